@@ -1,0 +1,37 @@
+# Every command a person or CI needs. Each does its own set-up, can be run again, and works in a path with spaces.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup check format test demo run bench clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make .venv with everything that demo, check and test need
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@bash scripts/setup.sh "$(PYTHON)"
+
+check: setup ## formatting, lint, docstrings, types, import rules
+	@bash scripts/check.sh
+
+format: setup ## rewrite the code in the project's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+test: setup ## the whole test suite, against real servers and workers
+	@exec $(BIN)/python -m pytest
+
+demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
+	@exec $(BIN)/python -m examples.demo
+
+run: setup ## the service on http://127.0.0.1:8000, data in ./ihvp-data
+	@exec $(BIN)/ihvp up
+
+clean: ## remove what these commands made
+	@rm -rf $(VENV) demo ihvp-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

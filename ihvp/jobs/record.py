@@ -1,0 +1,111 @@
+"""A job as the store keeps it and as callers see it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ihvp.jobs.states import TERMINAL, JobState
+from ihvp.jobs.submission import JobRequest
+from ihvp.methods import TerminationStatus
+
+__all__ = ["Certificate", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(_Frozen):
+    """How far a running solve is."""
+
+    phase: str = Field(description="loading, rhs, solving, influence, storing", examples=["solving"])
+    iteration: int = 0
+    max_iterations: int | None = None
+    relative_residual: list[float | None] = Field(
+        default_factory=list, description="One a right-hand side, from the recurrence."
+    )
+    rate_hvp_s: float | None = Field(None, description="Hessian-vector products a second.")
+    eta_s: float | None = Field(None, description="Seconds left, extrapolated from the residuals.")
+
+
+class Certificate(_Frozen):
+    """What is guaranteed of one solution vector."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    status: TerminationStatus
+    relative_residual: float | None = Field(
+        description="‖(H+λI)x−b‖/‖b‖, recomputed after the solve with the true operator; null if not finite."
+    )
+    iterations: int
+    advice: str | None = Field(description="What to do next; null when converged.")
+
+
+class ResultSummary(_Frozen):
+    """Where a finished job's result lies, and what it is worth."""
+
+    digest: str = Field(description="sha256 of the safetensors blob that holds x.")
+    size: int = Field(description="Bytes of that blob.")
+    shape: list[int]
+    dtype: str
+    certificate: list[Certificate]
+    influence_digest: str | None = Field(None, description="Blob of the scores [k, n].")
+    solve_s: float | None = Field(None, description="Seconds the worker spent on the job.")
+
+
+class JobError(_Frozen):
+    """Why a job failed; the same parts as an HTTP error."""
+
+    code: str
+    message: str
+    given: Any | None = None
+    allowed: Any | None = None
+    hint: str | None = None
+
+
+class JobRecord(_Frozen):
+    """A job in the store. Every change adds one to ``revision``.
+
+    Attributes:
+        attempt: How often a worker has claimed it; the fence that every write of a worker names.
+        owner: The worker that holds the lease, while running.
+        result_removed: True once retention has removed the result.
+    """
+
+    id: str
+    state: JobState
+    revision: int = 1
+    attempt: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime | None = None
+    request: JobRequest
+    progress: Progress | None = None
+    result: ResultSummary | None = None
+    error: JobError | None = None
+    cancel_requested: bool = False
+    owner: str | None = None
+    result_removed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has ended."""
+        return self.state in TERMINAL
+
+
+class JobEvent(_Frozen):
+    """One entry of a job's event stream.
+
+    Attributes:
+        id: Position in the stream, ``<ms>-<n>``; give it back to resume after it.
+        type: ``state`` for a transition, ``progress`` for a progress point.
+        data: For ``state``: ``{"state", "attempt", "revision"}``; for ``progress``: the progress.
+    """
+
+    id: str
+    type: str
+    data: dict[str, Any]

@@ -1,0 +1,184 @@
+"""The job store's contract: what every adapter does, and what it promises.
+
+Promises, held by one contract suite over all adapters:
+
+* A job moves only along ``ihvp.jobs.states.TRANSITIONS``, each move atomic, each adding one to its revision
+  and one ``state`` event to its stream.
+* A claim raises the attempt and starts a lease on the store's clock. Every later write of a worker names
+  the attempt it was given; once that attempt is no longer the current one the write is refused.
+* A job whose cancellation was asked for ends ``cancelled``, whatever its worker reports afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.states import JobState
+from ihvp.jobs.submission import JobRequest
+from ihvp.methods import InversionMethod
+
+__all__ = ["JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "WorkerInfo"]
+
+
+class LeaseState(str, Enum):
+    """What a worker learns when it renews a lease."""
+
+    Held = "held"
+    CancelRequested = "cancel_requested"
+    DeadlinePassed = "deadline_passed"
+    Lost = "lost"
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs to list; what is left out does not restrict.
+
+    Attributes:
+        tags: All of these must be set on the job.
+        model: ``name`` or ``name@version``.
+    """
+
+    state: JobState | None = None
+    method: InversionMethod | None = None
+    model: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A stretch of a listing, newest first; ``cursor`` continues after it, None at the end."""
+
+    jobs: Sequence[JobRecord]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class Reclaimed:
+    """What became of a job whose worker was lost."""
+
+    job_id: str
+    state: JobState
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker that reported itself, and how long ago in seconds."""
+
+    worker_id: str
+    age_s: float
+
+
+class JobStore(Protocol):
+    """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
+
+    def create(self, job_id: str, request: JobRequest) -> JobRecord:
+        """Puts a new job into the queue. The id must be new and sort by time (ULID)."""
+
+    def get(self, job_id: str) -> JobRecord:
+        """The job.
+
+        Raises:
+            JobNotFound: No job has this id.
+        """
+
+    def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
+        """Jobs that pass the filter, newest first."""
+
+    def queue_position(self, job_id: str) -> int | None:
+        """How many jobs stand before a queued one; None when it is not queued."""
+
+    def queue_length(self) -> int:
+        """How many jobs wait."""
+
+    def claim(self, owner: str, lease_s: float) -> JobRecord | None:
+        """Takes the best waiting job for this owner: by priority, where waiting counts; None if none waits."""
+
+    def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
+        """Prolongs the lease, and tells whether the worker should stop."""
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
+        """Records progress as an event, and tells whether the worker should stop."""
+
+    def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
+        """Ends the job with its result: ``succeeded``, or ``cancelled`` where that was asked for.
+
+        Raises:
+            StaleAttempt: The attempt is no longer the current one.
+        """
+
+    def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
+        """Ends the job with an error: ``failed``, or ``cancelled`` where that was asked for.
+
+        Raises:
+            StaleAttempt: The attempt is no longer the current one.
+        """
+
+    def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
+        """Ends the job as ``cancelled`` or ``expired``; an expired one may keep what it had reached.
+
+        Raises:
+            StaleAttempt: The attempt is no longer the current one.
+        """
+
+    def release(self, job_id: str, attempt: int) -> None:
+        """Gives a running job back to the queue, without counting the attempt against it (its worker shuts down).
+
+        Raises:
+            StaleAttempt: The attempt is no longer the current one.
+        """
+
+    def request_cancel(self, job_id: str) -> JobRecord:
+        """Ends a queued job as ``cancelled``; marks a running one so that its worker stops.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobAlreadyFinished: It ended otherwise. Cancelling a cancelled job again changes nothing.
+        """
+
+    def delete(self, job_id: str) -> None:
+        """Removes a finished job.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobNotFinished: It has not ended.
+        """
+
+    def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
+        """Events of the job after a position, oldest first."""
+
+    def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
+        """Takes jobs whose lease has run out back into the queue, or fails them as ``worker_lost``."""
+
+    def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
+        """The same at once for every job of an owner that is known to be dead."""
+
+    def expire_overdue(self) -> Sequence[str]:
+        """Ends queued jobs past their deadline, and running ones whose worker did not stop for it in time."""
+
+    def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """Removes the results of jobs that ended longer ago than this many seconds; the jobs stay."""
+
+    def referenced_blobs(self) -> set[str]:
+        """Digests that any job still needs."""
+
+    def worker_alive(self, worker_id: str) -> None:
+        """Notes that this worker lives."""
+
+    def worker_gone(self, worker_id: str) -> None:
+        """Forgets a worker that shuts down."""
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        """The workers that reported themselves, most recent first."""
+
+    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Becomes or stays the only holder of a named role."""
+
+    def ping(self) -> None:
+        """Checks that the store answers and that its schema is the one this version writes."""

@@ -1,0 +1,149 @@
+"""What a caller submits, and what it becomes once every reference in it is resolved."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ihvp.methods import InversionMethod, parse_method
+from ihvp.models.spec import ModelSpec
+from ihvp.references import TensorRef
+
+__all__ = [
+    "GradientOf",
+    "InfluenceRequest",
+    "JobRequest",
+    "JobSubmission",
+    "Priority",
+    "ResolvedModel",
+    "ResolvedRhs",
+    "RhsSpec",
+]
+
+InlineRows = list[float] | list[list[float]]
+Tags = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=64)],
+        Annotated[str, Field(max_length=256)],
+    ],
+    Field(max_length=32),
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Priority(str, Enum):
+    """How soon a job is taken; waiting raises a job past later ones of a higher priority."""
+
+    Low = "low"
+    Normal = "normal"
+    High = "high"
+
+
+class GradientOf(_Strict):
+    """Right-hand sides that are gradients of the loss: one row for each point."""
+
+    inputs: TensorRef
+    targets: TensorRef
+
+
+class RhsSpec(_Strict):
+    """The right-hand sides, in exactly one of three forms."""
+
+    inline: InlineRows | None = Field(None, description="[p] or [k, p] numbers.")
+    blob: TensorRef | None = Field(
+        None, description="npy or safetensors: one tensor [p] or [k, p], or one tensor a parameter."
+    )
+    gradient_of: GradientOf | None = Field(None, description="b = ∇ loss at each of these points: [k, p].")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RhsSpec:
+        given = [name for name in ("inline", "blob", "gradient_of") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of inline, blob, gradient_of; given: {given or 'none'}")
+        return self
+
+
+class InfluenceRequest(_Strict):
+    """Asks for scores of the training points on each solution."""
+
+    on: Literal["training"] = "training"
+
+
+def _known_method(name: str) -> str:
+    return parse_method(name).value
+
+
+class JobSubmission(_Strict):
+    """The body of ``POST /v1/jobs``."""
+
+    model: str | ModelSpec = Field(
+        description="name, name@version, name@latest, or the spec itself.", examples=["digits-mlp@1"]
+    )
+    rhs: RhsSpec
+    method: Annotated[
+        str,
+        AfterValidator(_known_method),
+        Field(json_schema_extra={"enum": [m.value for m in InversionMethod]}),
+    ] = "cg"
+    hessian_perturbation: float = Field(0.0, ge=0.0, allow_inf_nan=False, description="λ in (H + λI) x = b.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The method's options: GET /v1/methods.")
+    curvature: Literal["hessian"] = "hessian"
+    influence: InfluenceRequest | None = None
+    priority: Priority = Priority.Normal
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        le=30 * 24 * 3600,
+        allow_inf_nan=False,
+        description="Seconds from submit until it expires.",
+    )
+    tags: Tags = Field(default_factory=dict)
+
+
+class ResolvedModel(_Strict):
+    """The model a job runs on, pinned by digest."""
+
+    reference: str | None = Field(description="name@version; null for a spec that was sent inline.")
+    digest: str
+    num_params: int
+    spec: ModelSpec
+
+
+class ResolvedRhs(_Strict):
+    """Where a worker finds the right-hand sides, and the shape that x will have."""
+
+    blob: TensorRef | None = None
+    gradient_of: GradientOf | None = None
+    shape: list[int] = Field(description="[p] or [k, p].")
+
+    @property
+    def columns(self) -> int:
+        """Number of right-hand sides."""
+        return 1 if len(self.shape) == 1 else self.shape[0]
+
+
+class JobRequest(_Strict):
+    """A submission with everything resolved: immutable from here on, and enough to run it again."""
+
+    model: ResolvedModel
+    rhs: ResolvedRhs
+    method: InversionMethod
+    hessian_perturbation: float
+    options: dict[str, Any] = Field(description="After the service's defaults.")
+    curvature: Literal["hessian"]
+    influence: InfluenceRequest | None
+    priority: Priority
+    deadline_s: float | None
+    tags: dict[str, str]
+
+    def blob_digests(self) -> list[str]:
+        """The blobs that the job needs while it lives."""
+        refs = [self.rhs.blob] if self.rhs.blob else []
+        if self.rhs.gradient_of:
+            refs += [self.rhs.gradient_of.inputs, self.rhs.gradient_of.targets]
+        return [ref.partition("#")[0] for ref in refs] + self.model.spec.blob_digests()

@@ -1,0 +1,49 @@
+"""The model registry's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
+from ihvp.references import ModelRef
+
+__all__ = ["ModelStore", "Registration"]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version, and whether this call made it."""
+
+    model: ModelRecord
+    created: bool
+
+
+class ModelStore(Protocol):
+    """Immutable versions under names; every method may raise ``StoreUnavailable``."""
+
+    def register(
+        self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
+    ) -> Registration:
+        """The next version of a name; a spec that the name already has keeps its version."""
+
+    def get(self, reference: ModelRef) -> ModelRecord:
+        """The version.
+
+        Raises:
+            ModelNotFound: No model has this name, or it has no such version.
+        """
+
+    def versions(self, name: str) -> Sequence[ModelRecord]:
+        """All versions of a name, newest first.
+
+        Raises:
+            ModelNotFound: No model has this name.
+        """
+
+    def list(self, *, limit: int, cursor: str | None = None) -> tuple[Sequence[ModelRecord], str | None]:
+        """The latest version of each name, in order of names, and the cursor of the next page."""
+
+    def referenced_blobs(self) -> set[str]:
+        """Digests that any registered model needs."""

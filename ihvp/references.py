@@ -1,0 +1,116 @@
+"""How models, blobs and tensors are referred to: syntax only, nothing is looked up here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from ihvp.errors import InvalidReference
+
+__all__ = ["BlobDigest", "ModelName", "ModelRef", "TensorName", "TensorRef", "parse_digest"]
+
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+
+BlobDigest = Annotated[
+    str, Field(pattern=DIGEST_PATTERN, examples=["sha256:" + "0" * 64], description="A blob's digest.")
+]
+ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN, examples=["digits-mlp"])]
+
+
+def parse_digest(text: str) -> str:
+    """The digest ``sha256:<64 hex>``, checked.
+
+    Raises:
+        InvalidReference: It is written otherwise.
+    """
+    if not re.fullmatch(DIGEST_PATTERN, text):
+        raise InvalidReference(
+            "This is not a blob's digest.",
+            given=text[:100],
+            allowed="sha256: and 64 lower-case hexadecimal digits",
+            hint="sha256sum FILE prints them.",
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A registered model: ``name``, ``name@latest`` or ``name@3``.
+
+    Attributes:
+        name: The model's name.
+        version: Its version, counted from 1; None is the latest.
+    """
+
+    name: str
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Reads a reference.
+
+        Raises:
+            InvalidReference: It is written otherwise.
+        """
+        name, _, version = text.partition("@")
+        good_version = version in {"", "latest"} or re.fullmatch(r"[1-9][0-9]{0,8}", version)
+        if not re.fullmatch(MODEL_NAME_PATTERN, name) or not good_version or text.endswith("@"):
+            raise InvalidReference(
+                "This is not a model reference.",
+                given=text[:200],
+                allowed="name, name@latest or name@<version>, the name in lower-case letters, digits and . _ -",
+                hint="GET /v1/models lists the registered models.",
+            )
+        return cls(name, None if version in {"", "latest"} else int(version))
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version or 'latest'}"
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """A tensor in a blob: ``sha256:<hex>`` or ``sha256:<hex>#<name>``.
+
+    Attributes:
+        digest: The blob.
+        name: The tensor's name in a safetensors blob; None takes the one that the place asks for, or the only one.
+    """
+
+    digest: str
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TensorName:
+        """Reads a reference.
+
+        Raises:
+            InvalidReference: It is written otherwise.
+        """
+        digest, mark, name = text.partition("#")
+        if mark and not 1 <= len(name) <= 512:
+            raise InvalidReference(
+                "A tensor's name follows the #.", given=text[:200], allowed="sha256:<64 hex>#<name>"
+            )
+        return cls(parse_digest(digest), name or None)
+
+    def __str__(self) -> str:
+        return self.digest if self.name is None else f"{self.digest}#{self.name}"
+
+
+def _checked_tensor_reference(text: str) -> str:
+    return str(TensorName.parse(text))
+
+
+TensorRef = Annotated[
+    str,
+    AfterValidator(_checked_tensor_reference),
+    Field(
+        pattern=r"^sha256:[0-9a-f]{64}(#.{1,512})?$",
+        examples=["sha256:" + "0" * 64],
+        description="A tensor in a blob: sha256:<64 hex>, or sha256:<64 hex>#<name> in a blob of several tensors.",
+    ),
+]

@@ -1,0 +1,105 @@
+"""The only reader of the environment: every setting of the service, its default and its meaning."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "child_environment", "get_settings"]
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Settings of all processes, each read from ``IHVP_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="IHVP_", extra="ignore", frozen=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Job store: Valkey or Redis ≥ 7.0.")
+    broker_url: str | None = Field(None, description="Celery's broker. Left out: the store's server, next database.")
+    namespace: str = Field("ihvp", pattern=r"^[a-z0-9-]{1,32}$", description="Prefix of every key and queue name.")
+    data_dir: Path = Field(Path("ihvp-data"), description="Folder of the blobs (and of the embedded store).")
+    host: str = Field("127.0.0.1", description="Address the API binds.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API binds; 0 picks a free one.")
+    url: str = Field("http://127.0.0.1:8000", description="Where the CLI and the client find the API.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+
+    lease_s: Seconds = Field(30.0, description="A running job whose lease is older is taken from its worker.")
+    lease_renew_s: Seconds = Field(5.0, description="How often a worker renews the lease of its job.")
+    max_attempts: Count = Field(3, description="Workers that may die on a job before it fails.")
+    reconcile_interval_s: Seconds = Field(1.0, description="Pause between two rounds of the reconciler.")
+    worker_alive_s: Seconds = Field(15.0, description="A worker not heard of for longer counts as gone.")
+    progress_interval_s: Seconds = Field(0.25, description="Least time between two progress events of a job.")
+    event_limit: Count = Field(1000, description="Events kept for a job; older ones are dropped.")
+    store_timeout_s: Seconds = Field(5.0, description="Longest wait for an answer of the store.")
+
+    threads: int = Field(0, ge=0, description="Threads of a worker's solves; 0: cores shared among workers.")
+    workers: Count = Field(1, description="Workers that share this machine's cores.")
+    memory_budget: Bytes = Field(
+        4 * GIB, description="Bytes a solve may plan for: dense Hessians, kept linearisations."
+    )
+    problem_cache: Count = Field(4, description="Loaded models a worker keeps warm.")
+    architectures: tuple[str, ...] = Field(
+        (), description="Plug-in architectures to accept although the API's own environment lacks them."
+    )
+
+    max_body_bytes: Bytes = Field(16 * MIB, description="Largest JSON body.")
+    max_blob_bytes: Bytes = Field(8 * GIB, description="Largest blob.")
+    max_store_bytes: Bytes = Field(50 * GIB, description="Bound on all blobs together.")
+    max_inline_elements: Count = Field(100_000, description="Most numbers of x sent inline in a JSON result.")
+    max_rhs_columns: Count = Field(1024, description="Most right-hand sides of one job.")
+    max_wait_s: Seconds = Field(15.0, description="Longest hold of a ?wait= request.")
+    retention_s: Seconds = Field(7 * 24 * 3600.0, description="How long a finished job keeps its result.")
+    orphan_grace_s: Seconds = Field(
+        24 * 3600.0, description="Age from which a blob that nothing refers to is removed."
+    )
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """The broker's URL; by default the database after the store's, so that flushing it loses no job."""
+        if self.broker_url is not None:
+            return self.broker_url
+        parts = urlsplit(self.redis_url)
+        database = int(parts.path.strip("/") or 0)
+        return urlunsplit(parts._replace(path=f"/{database + 1}"))
+
+    @property
+    def queue_name(self) -> str:
+        """The Celery queue that wakes workers."""
+        return f"{self.namespace}-solve"
+
+    @property
+    def blob_dir(self) -> Path:
+        """Folder of the filesystem blob store."""
+        return self.data_dir / "blobs"
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads a worker gives its solves."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings, read once."""
+    return Settings()
+
+
+def child_environment(**overrides: str) -> dict[str, str]:
+    """This process's environment for a child process, with ``IHVP_*`` variables overridden.
+
+    Args:
+        **overrides: Lower-case setting names and their values.
+    """
+    return {**os.environ, **{f"IHVP_{name.upper()}": value for name, value in overrides.items()}}

@@ -1,0 +1,240 @@
+"""What the API answers, as the server writes it and the client reads it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ihvp.jobs.record import JobError, JobRecord, Progress, ResultSummary
+from ihvp.jobs.states import JobState
+from ihvp.jobs.submission import Priority
+from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
+from ihvp.references import ModelName
+from ihvp.results import Provenance, ResultInfo
+
+__all__ = [
+    "BlobView",
+    "Influence",
+    "InfluenceExtremes",
+    "InfluencePoint",
+    "JobModel",
+    "JobPage",
+    "JobView",
+    "MethodList",
+    "MethodView",
+    "ModelPage",
+    "ModelRegistration",
+    "ModelView",
+    "ProblemDetails",
+    "Readiness",
+    "ResultView",
+]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ProblemDetails(_View):
+    """An error, as RFC 9457 says, with ihvp's stable code and next step."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field("about:blank", description="URI reference of the code's documentation.")
+    title: str
+    status: int
+    detail: str = Field(description="The whole message: what was given, what is allowed, what to try.")
+    code: str
+    given: Any | None = None
+    allowed: Any | None = None
+    hint: str | None = None
+    errors: list[dict[str, Any]] | None = Field(None, description="For validation errors: one entry a field.")
+    request_id: str | None = None
+
+
+class JobModel(_View):
+    """The model a job runs on."""
+
+    reference: str | None
+    digest: str
+    num_params: int
+
+
+class JobView(_View):
+    """A job as callers see it."""
+
+    id: str
+    state: JobState
+    revision: int
+    attempt: int
+    model: JobModel
+    method: str
+    hessian_perturbation: float
+    options: dict[str, Any]
+    curvature: str
+    rhs: dict[str, Any] = Field(description="Where the right-hand sides come from, and their shape.")
+    influence: dict[str, Any] | None
+    priority: Priority
+    deadline_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    queue_position: int | None
+    cancel_requested: bool
+    progress: Progress | None
+    result: ResultSummary | None
+    error: JobError | None
+    tags: dict[str, str]
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, job: JobRecord, queue_position: int | None) -> JobView:
+        """The view of a record."""
+        request = job.request
+        base = f"/v1/jobs/{job.id}"
+        links = {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"}
+        if job.result is not None and not job.result_removed:
+            links["result"] = f"{base}/result"
+            if job.result.influence_digest is not None:
+                links["influence"] = f"{base}/influence"
+        if request.model.reference is not None:
+            links["model"] = f"/v1/models/{request.model.reference.replace('@', '/')}"
+        return cls(
+            **job.model_dump(
+                include={
+                    "id", "state", "revision", "attempt", "deadline_at", "created_at", "started_at",
+                    "finished_at", "cancel_requested", "progress", "result", "error",
+                }
+            ),
+            model=JobModel(**request.model.model_dump(include={"reference", "digest", "num_params"})),
+            **request.model_dump(
+                include={
+                    "method", "hessian_perturbation", "options", "curvature", "rhs", "influence", "priority", "tags",
+                }
+            ),
+            queue_position=queue_position,
+            links=links,
+        )  # fmt: skip
+
+
+class JobPage(_View):
+    """Jobs, newest first."""
+
+    jobs: list[JobView]
+    next: str | None = Field(description="Link to the next page; null at the end.")
+
+
+class ModelRegistration(ModelSpec):
+    """The body of ``POST /v1/models``: a spec under a name."""
+
+    name: ModelName
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec without the name."""
+        return ModelSpec.model_validate(self.model_dump(exclude={"name"}))
+
+
+class ModelView(_View):
+    """A registered version of a model."""
+
+    name: str
+    version: int
+    reference: str
+    digest: str
+    num_params: int
+    num_points: int
+    layout: list[LayoutEntry]
+    spec: ModelSpec
+    created_at: datetime
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, model: ModelRecord) -> ModelView:
+        """The view of a record."""
+        base = f"/v1/models/{model.name}"
+        return cls(
+            **model.model_dump(),
+            reference=model.reference,
+            links={"self": f"{base}/{model.version}", "versions": base},
+        )
+
+
+class ModelPage(_View):
+    """Models in order of their names, or versions of one, newest first."""
+
+    models: list[ModelView]
+    next: str | None = None
+
+
+class BlobView(_View):
+    """A stored blob."""
+
+    digest: str
+    size: int
+    href: str
+
+
+class MethodView(_View):
+    """A method as ``GET /v1/methods`` describes it."""
+
+    method: str
+    title: str
+    guarantee: str
+    cost: str
+    exact: bool = Field(description="Whether it can reach any tolerance the dtype holds.")
+    options_schema: dict[str, Any] = Field(description="JSON Schema of its options.")
+
+
+class MethodList(_View):
+    """All methods."""
+
+    methods: list[MethodView]
+
+
+class ResultView(_View):
+    """A result as JSON."""
+
+    x: list[float | None] | list[list[float | None]] | None = Field(
+        description="The shape of the right-hand side that was sent; null above the inline limit: follow x_href."
+    )
+    x_href: str
+    shape: list[int]
+    dtype: str
+    info: ResultInfo
+    provenance: Provenance
+    digest: str
+
+
+class InfluencePoint(_View):
+    """A training point and its score."""
+
+    index: int
+    score: float | None
+
+
+class InfluenceExtremes(_View):
+    """The training points that matter most for one right-hand side."""
+
+    helpful: list[InfluencePoint] = Field(description="Largest scores first: up-weighting lowers the test loss.")
+    harmful: list[InfluencePoint] = Field(description="Smallest scores first: up-weighting raises it.")
+
+
+class Influence(_View):
+    """Scores s = ∇L(t)ᵀ (H+λI)⁻¹ ∇L(z) of the training points z."""
+
+    scores: list[list[float | None]] | None = Field(description="[k, n]; null above the inline limit.")
+    scores_href: str
+    shape: list[int]
+    top: list[InfluenceExtremes] = Field(description="One entry a right-hand side.")
+
+
+class Readiness(_View):
+    """Whether the service can take and finish a job."""
+
+    ready: bool
+    store: str = Field(description="ok, or what is wrong.")
+    broker: str = Field(description="ok, or what is wrong.")
+    workers: int = Field(description="Live workers.")

@@ -1,0 +1,1 @@
+"""The Celery workers: they claim jobs, resolve what they refer to, and run the solvers."""
