@@ -1,0 +1,100 @@
+"""A model's spec: one digest for one meaning, layouts that add up, clear refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ihvp.errors import InvalidArchitecture, UnknownArchitecture, UnknownParameters
+from ihvp.models.architectures import parse_architecture
+from ihvp.models.spec import ModelSpec, build_layout
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def spec(**changes: Any) -> ModelSpec:
+    fields: dict[str, Any] = {
+        "architecture": {"type": "linear", "config": {"in_features": 2, "out_features": 3}},
+        "weights": DIGEST,
+        "loss": "cross_entropy",
+        "data": {"inputs": DIGEST, "targets": DIGEST},
+    }
+    return ModelSpec.model_validate(fields | changes)
+
+
+def test_a_loss_by_name_means_the_same_as_by_type() -> None:
+    assert spec().digest == spec(loss={"type": "cross_entropy"}).digest
+
+
+def test_defaults_written_out_keep_the_digest() -> None:
+    assert spec().digest == spec(dtype="float32", parameters={"include": ["*"]}).digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "float64"},
+        {"loss": "mse"},
+        {"parameters": {"include": ["weight"]}},
+        {"weights": "sha256:" + "1" * 64},
+    ],
+)
+def test_another_meaning_has_another_digest(changes: dict[str, Any]) -> None:
+    assert spec().digest != spec(**changes).digest
+
+
+def test_an_unknown_loss_lists_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="cross_entropy, mse, bce_with_logits"):
+        spec(loss="hinge")
+
+
+def test_unknown_fields_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        spec(wieghts=DIGEST)
+
+
+def test_layout_offsets_follow_each_other() -> None:
+    layout = build_layout([("a", (2, 3)), ("b", ()), ("c", (4,))], ["*"])
+    assert [(e.name, e.offset, e.shape) for e in layout] == [("a", 0, [2, 3]), ("b", 6, []), ("c", 7, [4])]
+
+
+def test_layout_of_a_subset_is_dense() -> None:
+    layout = build_layout([("0.weight", (2, 3)), ("0.bias", (3,)), ("2.weight", (5,))], ["*.weight"])
+    assert [(e.name, e.offset) for e in layout] == [("0.weight", 0), ("2.weight", 6)]
+
+
+def test_a_pattern_that_matches_nothing_lists_the_names() -> None:
+    with pytest.raises(UnknownParameters, match=r"Given: head\.\*.*weight, bias"):
+        build_layout([("weight", (2,)), ("bias", (1,))], ["*", "head.*"])
+
+
+def test_an_unknown_architecture_lists_those_offered() -> None:
+    with pytest.raises(
+        UnknownArchitecture, match=r"Given: resnet50.*cnn, linear, mlp, transformer-lm.*ihvp\.architectures"
+    ):
+        parse_architecture("resnet50", {})
+
+
+def test_an_operators_extra_architecture_is_left_to_its_worker() -> None:
+    assert parse_architecture("resnet50", {"depth": 50}, extra=("resnet50",)) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("linear", {"in_features": 2}, "out_features: Field required"),
+        ("mlp", {"in_features": 2, "hidden": [0], "out_features": 1}, "every width"),
+        ("mlp", {"in_features": 2, "hidden": [4], "out_features": 1, "activation": "swish"}, "activation"),
+        ("cnn", {"in_channels": 1, "height": 2, "width": 2, "channels": [4, 4], "out_features": 2}, "leave nothing"),
+        (
+            "transformer-lm",
+            {"vocabulary": 9, "context": 4, "width": 10, "heads": 3, "layers": 1},
+            "multiple of 'heads'",
+        ),
+    ],
+)
+def test_a_config_that_describes_no_module(kind: str, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArchitecture, match=message):
+        parse_architecture(kind, config)
