@@ -42,7 +42,9 @@
     │   └── NoInfluence                no_influence
     ├── Gone                           gone
     │   └── ResultExpired              result_expired
+    ├── MethodNotAllowed               method_not_allowed
     ├── NotAcceptable                  not_acceptable
+    ├── RangeNotSatisfiable            range_not_satisfiable
     ├── Unavailable                    unavailable
     │   ├── StoreUnavailable           store_unavailable
     │   └── OutOfSpace                 out_of_space
@@ -345,10 +347,22 @@ class ResultExpired(Gone):
     code = "result_expired"
 
 
+class MethodNotAllowed(IhvpError):
+    """The address exists, but not for this HTTP method."""
+
+    code = "method_not_allowed"
+
+
 class NotAcceptable(IhvpError):
     """None of the media types asked for can be produced."""
 
     code = "not_acceptable"
+
+
+class RangeNotSatisfiable(IhvpError):
+    """The byte range asked for lies outside the bytes."""
+
+    code = "range_not_satisfiable"
 
 
 class Unavailable(IhvpError):
