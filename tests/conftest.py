@@ -1,0 +1,31 @@
+"""The real Valkey server that the tests share, and a fresh namespace in it for each test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ihvp.settings import Settings
+from ihvp.up.embedded_store import EmbeddedStore
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    """One server for the whole session."""
+    server = EmbeddedStore(tmp_path_factory.mktemp("valkey server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: EmbeddedStore, tmp_path: Path) -> Settings:
+    """Settings of a service of its own on the shared server: a fresh namespace and data directory."""
+    return Settings(
+        redis_url=valkey_server.url,
+        namespace=f"t-{secrets.token_hex(6)}",
+        data_dir=tmp_path / "data",
+    )
