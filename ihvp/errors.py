@@ -384,9 +384,29 @@ class OutOfSpace(Unavailable):
 
 
 class JobFailed(IhvpError):
-    """A job that was waited for ended without success."""
+    """A job that was waited for ended without success.
+
+    Args:
+        message: One sentence on what happened.
+        reason: The job's own error, where it has one; its code says why the job failed.
+        given: As in ``IhvpError``.
+        allowed: As in ``IhvpError``.
+        hint: As in ``IhvpError``.
+    """
 
     code = "job_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: IhvpError | None = None,
+        given: Any | None = None,
+        allowed: Any | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, given=given, allowed=allowed, hint=hint)
+        self.reason = reason
 
 
 class WaitTimeout(IhvpError, TimeoutError):
