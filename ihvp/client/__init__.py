@@ -1,0 +1,6 @@
+"""The Python client: everything the HTTP API does, with numpy arrays in and out."""
+
+from ihvp.client.client import Client
+from ihvp.client.result import SolveResult
+
+__all__ = ["Client", "SolveResult"]

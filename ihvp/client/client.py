@@ -1,0 +1,405 @@
+"""The synchronous client of the HTTP API."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from ihvp.client.arguments import Arguments
+from ihvp.client.connection import Connection
+from ihvp.client.faults import raise_unless_succeeded
+from ihvp.client.result import Array, SolveResult, read_result, read_scores
+from ihvp.client.uploads import BlobSource, Upload
+from ihvp.errors import BlobNotFound, WaitTimeout
+from ihvp.jobs.record import JobEvent
+from ihvp.jobs.states import TERMINAL, JobState
+from ihvp.methods import InversionMethod
+from ihvp.references import ModelRef
+from ihvp.settings import get_settings
+from ihvp.wire import Influence, JobPage, JobView, MethodList, MethodView, ModelPage, ModelView
+
+__all__ = ["Client"]
+
+POLL_S: Final = 15.0
+SAFETENSORS: Final = "application/vnd.safetensors"
+# Below this size, sending a blob costs less than asking whether it is there.
+ASK_FIRST_BYTES: Final = 1 << 20
+
+
+class Client:
+    """Talks to one ihvp service. Close it, or use it as a context manager.
+
+    Args:
+        url: The service's address; by default ``IHVP_URL``.
+        timeout: Longest silence of the service, in seconds, before a request fails.
+        retry_s: How long requests that are safe to repeat are repeated while the service is away.
+        transport: Replaces the network, for tests.
+
+    Every method may raise ``ServiceUnreachable``, and what the service refuses as the error of its code.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retry_s: float = 15.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._link = Connection(url or get_settings().url, timeout_s=timeout, retry_s=retry_s, transport=transport)
+        self._arguments = Arguments(self.put_blob)
+
+    @property
+    def url(self) -> str:
+        """The service's address."""
+        return self._link.url
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Blobs and models
+
+    def put_blob(self, source: BlobSource) -> str:
+        """Uploads a file (path or open binary file) or bytes, unless they are there already; returns the digest."""
+        upload = Upload.of(source)
+        path = f"/v1/blobs/{upload.digest}"
+        if upload.size < ASK_FIRST_BYTES or not self._has(path):
+            self._link.send("PUT", path, body=upload.chunks, headers={"Content-Length": str(upload.size)})
+        return upload.digest
+
+    def put_tensor(self, value: Any) -> str:
+        """Uploads an array as npy, or a mapping of names to arrays as safetensors; returns the digest.
+
+        Raises:
+            InvalidTensor: It does not hold plain numbers.
+        """
+        return self._arguments.tensor(value)
+
+    def register_model(
+        self,
+        name: str,
+        spec: Any = None,
+        *,
+        architecture: Any = None,
+        weights: Any = None,
+        loss: Any = None,
+        data: Any = None,
+        parameters: Any = None,
+        dtype: str | None = None,
+    ) -> ModelView:
+        """Registers a version of a model; a spec that the name already has keeps its version.
+
+        Args:
+            name: The model's name.
+            spec: A whole spec (mapping or ``ModelSpec``); the other arguments override its fields.
+            architecture: ``{"type": "mlp", "config": {…}}``.
+            weights: Digest, safetensors file, or a mapping of parameter names to arrays.
+            loss: ``"cross_entropy"``, or ``{"type": …, options}``.
+            data: ``{"inputs": …, "targets": …}`` as digests, files or arrays.
+            parameters: ``{"include": [patterns]}``.
+            dtype: ``"float32"`` or ``"float64"``.
+        """
+        fields = {
+            "architecture": architecture,
+            "weights": weights,
+            "loss": loss,
+            "data": data,
+            "parameters": parameters,
+            "dtype": dtype,
+        }
+        document = {"name": name, **self._arguments.model(spec, fields)}
+        return ModelView.model_validate_json(self._link.send("POST", "/v1/models", json=document).content)
+
+    def models(self) -> Iterator[ModelView]:
+        """The latest version of each model, in order of names."""
+        following: str | None = "/v1/models"
+        while following is not None:
+            page = ModelPage.model_validate_json(self._link.send("GET", following).content)
+            yield from page.models
+            following = page.next
+
+    def model(self, reference: str) -> ModelView:
+        """A registered model: ``name`` or ``name@latest`` for its latest version, or ``name@<version>``.
+
+        Raises:
+            ModelNotFound: There is none.
+        """
+        parsed = ModelRef.parse(reference)
+        if parsed.version is None:
+            page = ModelPage.model_validate_json(self._link.send("GET", f"/v1/models/{parsed.name}").content)
+            return page.models[0]
+        answer = self._link.send("GET", f"/v1/models/{parsed.name}/{parsed.version}")
+        return ModelView.model_validate_json(answer.content)
+
+    def methods(self) -> list[MethodView]:
+        """The inversion methods, with the schemas of their options."""
+        return MethodList.model_validate_json(self._link.send("GET", "/v1/methods").content).methods
+
+    # Jobs
+
+    def submit(
+        self,
+        *,
+        model: Any,
+        rhs: Any,
+        method: str | InversionMethod = InversionMethod.Cg,
+        hessian_perturbation: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+        influence: bool | Mapping[str, Any] = False,
+        tags: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
+        priority: str | None = None,
+    ) -> JobView:
+        """Submits a job: (H + λI) x = b for one or more right-hand sides b.
+
+        Args:
+            model: A reference such as ``"digits-mlp@1"``, or a spec.
+            rhs: An array ``[p]`` or ``[k, p]``, a mapping of parameter names to arrays, a digest or file, or
+                ``{"gradient_of": {"inputs": …, "targets": …}}``. Large arrays are uploaded as blobs.
+            method: Name of the inversion method.
+            hessian_perturbation: λ.
+            options: The method's options.
+            influence: True asks for the scores of all training points.
+            tags: Labels to find the job by.
+            deadline_s: Seconds until the job expires.
+            priority: ``"low"``, ``"normal"`` or ``"high"``.
+        """
+        if influence is True:
+            influence = {"on": "training"}
+        document = {
+            "model": model if isinstance(model, str) else self._arguments.model(model, {}),
+            "rhs": self._arguments.rhs(rhs),
+            "method": method.value if isinstance(method, InversionMethod) else method,
+            "hessian_perturbation": hessian_perturbation,
+            "options": dict(options or {}),
+            "influence": dict(influence) if influence else None,
+            "tags": dict(tags or {}),
+            "deadline_s": deadline_s,
+            "priority": priority,
+        }
+        sent = {name: value for name, value in document.items() if value is not None}
+        return JobView.model_validate_json(self._link.send("POST", "/v1/jobs", json=sent).content)
+
+    def job(self, job_id: str) -> JobView:
+        """The job as it stands now.
+
+        Raises:
+            JobNotFound: No job has this id.
+        """
+        return JobView.model_validate_json(self._link.send("GET", _job_path(job_id)).content)
+
+    def jobs(
+        self,
+        *,
+        state: str | JobState | None = None,
+        method: str | None = None,
+        model: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 100,
+    ) -> Iterator[JobView]:
+        """All jobs that pass the filters, newest first; pages are fetched as they are needed."""
+        query: dict[str, Any] | None = {
+            "state": state.value if isinstance(state, JobState) else state,
+            "method": method,
+            "model": model,
+            "tag": [f"{name}:{value}" for name, value in (tags or {}).items()] or None,
+            "created_after": created_after.isoformat() if created_after else None,
+            "created_before": created_before.isoformat() if created_before else None,
+            "limit": page_size,
+        }
+        following: str | None = "/v1/jobs"
+        while following is not None:
+            page = JobPage.model_validate_json(self._link.send("GET", following, params=query).content)
+            yield from page.jobs
+            following, query = page.next, None
+
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        on_progress: Callable[[JobView], None] | None = None,
+    ) -> JobView:
+        """The job once it has ended, however it ended.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds after which to give up; None waits for ever.
+            on_progress: Called with the job first as it stands, then at each change.
+
+        Raises:
+            WaitTimeout: It has not ended in time. It goes on; wait again or cancel it.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        hold, etag = 0.0, ""
+        while True:
+            answer = self._link.send(
+                "GET",
+                _job_path(job_id),
+                params={"wait": hold or None},
+                headers={"If-None-Match": etag} if etag else None,
+                hold_s=hold,
+            )
+            if answer.status_code != httpx.codes.NOT_MODIFIED:
+                etag = answer.headers.get("etag", "")
+                job = JobView.model_validate_json(answer.content)
+                if on_progress is not None:
+                    on_progress(job)
+                if job.state in TERMINAL:
+                    return job
+            left = POLL_S if give_up is None else give_up - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(
+                    f"Job {job_id} did not end within {timeout:g} s.",
+                    given=f"it is {job.state.value}",
+                    hint="It goes on: wait again, or cancel it.",
+                )
+            hold = min(POLL_S, left)
+
+    def events(self, job_id: str, after: str | None = None) -> Iterator[JobEvent]:
+        """The job's transitions and progress as they happen, up to the one that ends it.
+
+        A dropped connection is resumed without loss.
+
+        Args:
+            job_id: The job.
+            after: Id of the last event that was seen; None starts with the first.
+
+        Raises:
+            JobNotFound: No job has this id, or it was deleted meanwhile.
+        """
+        while True:
+            position = after
+            try:
+                with self._link.events(f"{_job_path(job_id)}/events", after=after) as stream:
+                    for sent in stream:
+                        event = JobEvent(id=sent.id, type=sent.event, data=sent.json())
+                        after = event.id
+                        yield event
+                        if event.type == "state" and JobState(event.data["state"]) in TERMINAL:
+                            return
+            except httpx.TransportError:
+                continue  # torn; the service may be restarting
+            if after == position and self.job(job_id).state in TERMINAL:
+                return  # there is nothing after the last event that was seen
+
+    def cancel(self, job_id: str) -> JobView:
+        """Asks a job to stop; it never turns succeeded afterwards.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobAlreadyFinished: There is nothing left to stop.
+        """
+        return JobView.model_validate_json(self._link.send("POST", f"{_job_path(job_id)}/cancel").content)
+
+    def delete(self, job_id: str) -> None:
+        """Removes a finished job and its result.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobNotFinished: Cancel it first.
+        """
+        self._link.send("DELETE", _job_path(job_id))
+
+    # Results
+
+    def result(self, job_id: str) -> SolveResult:
+        """The result of a job that succeeded, checked against its digest.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobNotFinished: Wait for it first.
+            NoResult: It ended without one.
+            ResultExpired: It was removed when its retention time was over.
+        """
+        with tempfile.TemporaryDirectory(prefix="ihvp-") as folder:
+            path = Path(folder) / "result.safetensors"
+            headers = self._link.download(f"{_job_path(job_id)}/result", path, headers={"Accept": SAFETENSORS})
+            return read_result(job_id, path, headers)
+
+    def influence(self, job_id: str, top: int = 10) -> Influence:
+        """The training points that help and harm most, for each right-hand side.
+
+        Args:
+            job_id: A job that was submitted with ``influence``.
+            top: How many of each.
+
+        Raises:
+            NoInfluence: It was submitted without.
+        """
+        answer = self._link.send("GET", f"{_job_path(job_id)}/influence", params={"top": top})
+        return Influence.model_validate_json(answer.content)
+
+    def influence_scores(self, job_id: str) -> Array:
+        """The scores of all training points, ``[k, n]``.
+
+        Raises:
+            NoInfluence: It was submitted without.
+        """
+        with tempfile.TemporaryDirectory(prefix="ihvp-") as folder:
+            path = Path(folder) / "scores.safetensors"
+            link = self.influence(job_id, top=1).scores_href
+            self._link.download(link, path, headers={"Accept": f"{SAFETENSORS}, */*;q=0.1"})
+            return read_scores(path)
+
+    def solve(
+        self,
+        *,
+        model: Any,
+        rhs: Any,
+        timeout: float | None = None,
+        progress: bool = True,
+        **submission: Any,
+    ) -> SolveResult:
+        """Submits a job, waits for it and returns its result.
+
+        Args:
+            model: As for ``submit``.
+            rhs: As for ``submit``.
+            timeout: Seconds to wait; None waits for ever.
+            progress: Whether to show a progress bar on the terminal.
+            **submission: Further arguments of ``submit``.
+
+        Raises:
+            JobFailed: The job ended without a result; its ``reason`` is the job's own error.
+            WaitTimeout: It has not ended in time.
+        """
+        job = self.submit(model=model, rhs=rhs, **submission)
+        if progress:
+            from ihvp.client.progress import ProgressBar
+
+            with ProgressBar() as bar:
+                job = self.wait(job.id, timeout, bar.show)
+        else:
+            job = self.wait(job.id, timeout)
+        raise_unless_succeeded(job)
+        return self.result(job.id)
+
+    def _has(self, path: str) -> bool:
+        with suppress(BlobNotFound):
+            self._link.send("HEAD", path)
+            return True
+        return False
+
+
+def _job_path(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
