@@ -1,0 +1,1 @@
+"""Has neither a config nor a build function."""
