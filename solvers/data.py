@@ -1,0 +1,133 @@
+"""Training data that can be gone through again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ihvp.errors import DataMismatch, EmptyData, RowsMismatch
+
+__all__ = ["Batch", "TrainingData"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TrainingData:
+    """Batches ``(x, y)`` from a list, a ``DataLoader`` or any other iterable.
+
+    Within ``memory_budget`` the batches are kept, so that a loader that shuffles or augments yields one fixed
+    data set. Past it they are read from the source in every pass; each pass must give as many points.
+
+    Args:
+        source: Iterable of pairs of tensors with the points along the first dimension.
+        memory_budget: Bytes of batches to keep. What a list holds already is not counted.
+
+    Attributes:
+        num_points: The number n of points.
+        in_memory: Whether the batches are kept.
+
+    Raises:
+        EmptyData: There is no point.
+        RowsMismatch: Inputs and targets of a batch differ in number.
+        DataMismatch: The source yields something else than pairs of batched tensors, or can be gone through
+            only once and holds more than the budget.
+    """
+
+    def __init__(self, source: Any, memory_budget: int) -> None:
+        if not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
+            raise DataMismatch("Training data must be an iterable of (x, y) batches.", given=type(source).__name__)
+        self._source = source
+        self._kept: list[Batch] | None = []
+        self.num_points = 0
+        held_already = isinstance(source, (list, tuple))
+        size = 0
+        for x, y in _pairs(source):
+            self.num_points += x.shape[0]
+            size += 0 if held_already else x.nbytes + y.nbytes
+            if self._kept is not None and size > memory_budget:
+                self._drop(size, memory_budget)
+            if self._kept is not None:
+                self._kept.append((x, y))
+        if not self.num_points:
+            raise EmptyData("There are no data points.", hint="Each batch is a pair (x, y) with ≥ 1 rows.")
+        self.in_memory = self._kept is not None
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches as the source gave them, without empty ones."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        seen = 0
+        for x, y in _pairs(self._source):
+            seen += x.shape[0]
+            yield x, y
+        if seen != self.num_points:
+            raise DataMismatch(
+                "The training data changed between two passes.",
+                given=f"{seen} points",
+                allowed=f"{self.num_points} points, as in the first pass",
+            )
+
+    def chunks(self, max_points: int) -> Iterator[Batch]:
+        """The same points in pieces of at most ``max_points``: small batches joined, large ones split."""
+        pending: list[Batch] = []
+        waiting = 0
+        for x, y in self.batches():
+            for start in range(0, x.shape[0], max_points):
+                piece = (x[start : start + max_points], y[start : start + max_points])
+                fits = waiting + piece[0].shape[0] <= max_points
+                if pending and not (fits and _alike(pending[0], piece)):
+                    yield _joined(pending)
+                    pending, waiting = [], 0
+                pending.append(piece)
+                waiting += piece[0].shape[0]
+        if pending:
+            yield _joined(pending)
+
+    def _drop(self, size: int, memory_budget: int) -> None:
+        if iter(self._source) is self._source:
+            raise DataMismatch(
+                "The training data can be gone through only once and does not fit the memory budget.",
+                given=f"an iterator over more than {size} bytes",
+                allowed=f"{memory_budget} bytes, or a source that can be iterated again",
+                hint="Pass a DataLoader or a list of batches.",
+            )
+        self._kept = None
+
+
+def _pairs(source: Iterable[Any]) -> Iterator[Batch]:
+    for item in source:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise DataMismatch("Each batch must be a pair (x, y).", given=type(item).__name__)
+        x, y = item
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise DataMismatch(
+                "Each batch must be a pair of tensors.", given=f"({type(x).__name__}, {type(y).__name__})"
+            )
+        if not x.ndim or not y.ndim:
+            raise DataMismatch(
+                "Batches have the points along their first dimension; this looks like a single point.",
+                given=f"x {list(x.shape)}, y {list(y.shape)}",
+                hint="Wrap the dataset in a DataLoader.",
+            )
+        if x.shape[0] != y.shape[0]:
+            raise RowsMismatch(
+                "Inputs and targets of a batch differ in their number of rows.",
+                given=f"x {list(x.shape)}, y {list(y.shape)}",
+            )
+        if x.shape[0]:
+            yield x, y
+
+
+def _alike(a: Batch, b: Batch) -> bool:
+    """Whether two batches can be joined: sequences of different lengths cannot."""
+    return all(s.shape[1:] == t.shape[1:] and s.dtype == t.dtype for s, t in zip(a, b, strict=True))
+
+
+def _joined(pieces: list[Batch]) -> Batch:
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])

@@ -1,0 +1,130 @@
+"""Cross-entropy and negative log-likelihood, with class weights, ignored targets and label smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ihvp.errors import LossMismatch, TargetsOutOfRange
+
+__all__ = ["CrossEntropyTerms"]
+
+
+@dataclass(frozen=True)
+class CrossEntropyTerms:
+    """Σ weighted losses / Σ weights of the targets that count, over the whole data set.
+
+    torch divides each batch by its own sum of weights; adding such batches up by their size would give an
+    answer that depends on the batching. A point's own loss is still the loss on a batch of one, in which
+    a single target's weight cancels; a point whose targets are all ignored has the loss 0.
+
+    Args:
+        kind: Whether the outputs are logits (``cross_entropy``) or log-probabilities (``nll``).
+        weight: Class weights ``[c]``, or None.
+        ignore_index: The class index that marks a target as not counting.
+        label_smoothing: Share of the target spread evenly over the classes.
+        mean: Whether the loss averages; else it sums, and the data set's loss is the mean over points.
+    """
+
+    kind: Literal["cross_entropy", "nll"] = "cross_entropy"
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    mean: bool = True
+
+    @property
+    def description(self) -> str:
+        """One line on how the loss normalises."""
+        if not self.mean:
+            return f"{self.kind}: sum over the targets of a point, mean over points"
+        return f"{self.kind}: sum over all targets that count / sum of their class weights"
+
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuses shapes that do not go together and classes that do not exist."""
+        if output.ndim < 2:
+            raise LossMismatch(
+                f"{self.kind} needs one output a class.",
+                given=f"outputs {list(output.shape)}",
+                allowed="outputs [n, classes] or [n, classes, ...]",
+            )
+        if target.is_floating_point():
+            self._check_probabilities(output, target)
+        else:
+            self._check_indices(output, target)
+
+    def numerator(self, output: Tensor, target: Tensor) -> Tensor:
+        """The weighted sum over the targets of the batch."""
+        return self._elements(output, target).sum()
+
+    def denominator(self, output: Tensor, target: Tensor) -> float:
+        """The sum of the weights of the targets that count."""
+        if not self.mean:
+            return float(output.shape[0])
+        return float(self._weights(output, target).double().sum())
+
+    def per_point(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each point as a batch of one, ``[m]``."""
+        elements = self._elements(output, target).reshape(output.shape[0], -1)
+        if not self.mean:
+            return elements.sum(dim=1)
+        weights = self._weights(output, target).reshape(output.shape[0], -1).sum(dim=1)
+        counts = weights != 0
+        return torch.where(counts, elements.sum(dim=1) / torch.where(counts, weights, 1.0), 0.0)
+
+    def _elements(self, output: Tensor, target: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(output)
+        if target.is_floating_point():
+            return F.cross_entropy(
+                output, target, weight=weight, reduction="none", label_smoothing=self.label_smoothing
+            )
+        if self.kind == "nll":
+            return F.nll_loss(output, target, weight=weight, ignore_index=self.ignore_index, reduction="none")
+        return F.cross_entropy(
+            output,
+            target,
+            weight=weight,
+            ignore_index=self.ignore_index,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def _weights(self, output: Tensor, target: Tensor) -> Tensor:
+        """What each target adds to torch's divisor; 1 for class probabilities, as torch has it."""
+        if target.is_floating_point():
+            return output.new_ones((output.shape[0], *output.shape[2:]))
+        counts = target != self.ignore_index
+        if self.weight is None:
+            return counts.to(output.dtype)
+        return self.weight.to(output)[torch.where(counts, target, 0)] * counts
+
+    def _check_probabilities(self, output: Tensor, target: Tensor) -> None:
+        if self.kind == "nll" or target.shape != output.shape:
+            raise LossMismatch(
+                f"{self.kind} takes floating-point targets as class probabilities, and these are not.",
+                given=f"outputs {list(output.shape)}, targets {list(target.shape)} {target.dtype}",
+                allowed="integer class indices [n, ...]"
+                + ("" if self.kind == "nll" else " or probabilities of the shape of the outputs"),
+                hint="Class labels must have an integer dtype: targets.long().",
+            )
+
+    def _check_indices(self, output: Tensor, target: Tensor) -> None:
+        expected = (output.shape[0], *output.shape[2:])
+        if target.shape != expected:
+            raise LossMismatch(
+                f"{self.kind} needs one class index a prediction; dimension 1 of the outputs is the class.",
+                given=f"outputs {list(output.shape)}, targets {list(target.shape)}",
+                allowed=f"targets {list(expected)}",
+                hint="Outputs [n, t, classes] of a sequence model want their last two dimensions swapped.",
+            )
+        classes = output.shape[1]
+        wrong = target[(target != self.ignore_index) & ((target < 0) | (target >= classes))]
+        if wrong.numel():
+            raise TargetsOutOfRange(
+                f"{wrong.numel()} targets are not classes of the model.",
+                given=f"class {int(wrong.flatten()[0])}",
+                allowed=f"0 to {classes - 1}",
+            )

@@ -1,0 +1,8 @@
+"""The methods on PyTorch models, one a file; importing this package registers them."""
+
+from solvers.methods.arnoldi import LowRankRepresentation, solve_arnoldi
+from solvers.methods.cg import solve_cg
+from solvers.methods.direct import solve_direct
+from solvers.methods.lissa import solve_lissa
+
+__all__ = ["LowRankRepresentation", "solve_arnoldi", "solve_cg", "solve_direct", "solve_lissa"]

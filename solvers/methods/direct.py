@@ -1,0 +1,196 @@
+"""Dense factorisation of H + λI, refined with the true operator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ihvp.errors import HessianTooLarge, InvalidOption
+from ihvp.methods import InversionMethod, TerminationStatus
+from solvers.certificate import Ending, Tolerance
+from solvers.progress import Callback
+from solvers.registry import InversionRegistry
+from solvers.result import InverseHvpResult
+from solvers.system import LinearSystem
+from solvers.torch_model import TorchTwiceDifferentiable
+
+__all__ = ["solve_direct"]
+
+ROWS_AT_ONCE: Final = 32
+REFINEMENTS: Final = 5
+
+Factor = Callable[[Tensor], Tensor]
+
+
+@InversionRegistry.register(TorchTwiceDifferentiable, InversionMethod.Direct)
+def solve_direct(
+    model: TorchTwiceDifferentiable,
+    training_data: Iterable[Any],
+    b: Tensor,
+    hessian_perturbation: float = 0.0,
+    *,
+    memory_budget: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> InverseHvpResult[Tensor]:
+    """Solves by a float64 Cholesky factorisation; by eigenvalues where H + λI is not positive definite.
+
+    The solution is refined with the true operator, so that the residual is what the model's dtype holds.
+    ``converged`` means a relative residual ≤ 1e-5 where the model or b is float32, else ≤ 1e-10. An
+    indefinite system is solved too; the certificate then carries its smallest eigenvalue. A singular one
+    gets the solution of least norm, if there is one.
+
+    Args:
+        model: The model and its loss.
+        training_data: Batches ``(x, y)``, or a :class:`solvers.Problem` of the same model.
+        b: ``[p]`` or ``[k, p]``.
+        hessian_perturbation: λ ≥ 0.
+        memory_budget: Bytes that the dense matrices may take; half of the machine's memory if left out.
+        progress: Draws a progress bar on stderr.
+        callback: See :func:`solvers.solve_hvp`; its iterations are rows of the Hessian. A stop before the
+            factorisation leaves x = 0.
+
+    Returns:
+        ``info`` has ``hessian`` (``[p, p]``, without λ, in the model's dtype), ``inertia`` (how many eigenvalues
+        of H + λI are ``positive``, ``negative`` and ``zero``) and ``factorization``.
+
+    Raises:
+        HessianTooLarge: The dense matrices exceed the budget; says the bytes needed.
+        InvalidInput: See :func:`solvers.solve_hvp`.
+    """
+    _check_memory(model, memory_budget)
+    p = model.num_params
+    system = LinearSystem(
+        InversionMethod.Direct,
+        model,
+        training_data,
+        b,
+        hessian_perturbation,
+        options={"memory_budget": memory_budget},
+        expected_products=p,
+        each_rhs=False,
+        rows=min(p, ROWS_AT_ONCE),
+        callback=callback,
+        progress=progress,
+    )
+    coarse = torch.float32 in (b.dtype, system.problem.dtype)
+    tolerance = Tolerance(1e-5 if coarse else 1e-10)
+    H, stop = _dense(system)
+    if stop is not None:
+        endings = [Ending(stop, 0)] * system.rhs.shape[0]
+        return system.result(torch.zeros_like(system.rhs), endings, tolerance, hessian=None)
+    solve, facts, bounds = _factorize(H, system.damping)
+    X, refinements = _refine(system, solve)
+    endings = [Ending(TerminationStatus.Stagnated, n, _advice(facts), *bounds) for n in refinements]
+    return system.result(X, endings, tolerance, hessian=H, **facts)
+
+
+def _check_memory(model: TorchTwiceDifferentiable, memory_budget: int | None) -> None:
+    if memory_budget is not None and (isinstance(memory_budget, bool) or not isinstance(memory_budget, int)):
+        raise InvalidOption(
+            "memory_budget is a number of bytes.", given=repr(memory_budget), allowed="an integer, or None"
+        )
+    parameters = model.parameters
+    p = sum(t.numel() for t in parameters)
+    # H as computed, H + λI in float64, and its factor.
+    needed = p * p * (parameters[0].element_size() + 8 + 8)
+    budget = _half_of_memory(parameters[0].device) if memory_budget is None else memory_budget
+    if needed > budget:
+        raise HessianTooLarge(
+            f"A dense Hessian of {p} parameters and its factorisation need {needed} bytes.",
+            given=f"{needed} bytes",
+            allowed=f"{budget} bytes",
+            hint="Use method 'cg', which needs products with the Hessian only.",
+        )
+
+
+def _half_of_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1]) // 2
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _dense(system: LinearSystem) -> tuple[Tensor, TerminationStatus | None]:
+    """H ``[p, p]``, symmetrised, row block by row block."""
+    p = system.operator.size
+    H = system.rhs.new_zeros(p, p)
+    nothing_yet = [1.0] * system.rhs.shape[0]
+    for start in range(0, p, ROWS_AT_ONCE):
+        rows = min(ROWS_AT_ONCE, p - start)
+        unit = system.rhs.new_zeros(rows, p)
+        unit[torch.arange(rows), torch.arange(start, start + rows)] = 1.0
+        H[start : start + rows] = system.operator.curvature(unit)
+        stop = system.report(start + rows, p, nothing_yet)
+        if stop is not None:
+            return H, stop
+    return (H + H.T) / 2, None
+
+
+def _factorize(H: Tensor, damping: float) -> tuple[Factor, dict[str, Any], tuple[float | None, float | None]]:
+    """A solver for rows, what is known of the matrix, and (smallest eigenvalue, λ that suffices) if ≤ 0."""
+    A = H.double()
+    A.diagonal().add_(damping)
+    p = A.shape[0]
+    if not bool(A.isfinite().all()):
+        facts: dict[str, Any] = {"factorization": "none", "inertia": None}
+        return (lambda rows: torch.full_like(rows, float("nan"))), facts, (None, None)
+    L, failed = torch.linalg.cholesky_ex(A)
+    # A pivot lost in rounding means that the matrix is singular as far as its entries are known.
+    floor = p * torch.finfo(H.dtype).eps * float(A.diagonal().abs().max())
+    if not int(failed) and float(L.diagonal().square().min()) > floor:
+        facts = {"factorization": "cholesky", "inertia": {"positive": p, "negative": 0, "zero": 0}}
+        return (lambda rows: torch.cholesky_solve(rows.T, L).T), facts, (None, None)
+    values, Q = torch.linalg.eigh(A)
+    floor = p * torch.finfo(H.dtype).eps * float(values.abs().max())
+    zero = values.abs() <= floor
+    inertia = {
+        "positive": int((values > floor).sum()),
+        "negative": int((values < -floor).sum()),
+        "zero": int(zero.sum()),
+    }
+    inverse = torch.where(zero, 0.0, 1.0 / torch.where(zero, 1.0, values))
+    smallest = float(values[0])
+    bounds = (smallest, _sufficient(smallest, damping, floor)) if smallest <= floor else (None, None)
+    facts = {"factorization": "eigenvalues", "inertia": inertia}
+    return (lambda rows: ((rows @ Q) * inverse) @ Q.T), facts, bounds
+
+
+def _sufficient(smallest: float, damping: float, floor: float) -> float:
+    return damping + 1.1 * abs(smallest) + 10 * floor
+
+
+def _refine(system: LinearSystem, solve: Factor) -> tuple[Tensor, list[int]]:
+    """Solutions in the model's dtype and how many corrections each took."""
+    everything = list(range(system.rhs.shape[0]))
+    X = solve(system.rhs.double()).to(system.problem.dtype)
+    residual, best = system.residual(everything, X)
+    counts = [0] * len(everything)
+    for step in range(1, REFINEMENTS + 1):
+        candidate = (X.double() + solve(residual)).to(X.dtype)
+        new_residual, relative = system.residual(everything, candidate)
+        better = relative < best
+        for i in better.nonzero().flatten().tolist():
+            counts[i] = step
+        X = torch.where(better[:, None], candidate, X)
+        halved = bool((relative < best / 2).any())
+        residual = torch.where(better[:, None], new_residual, residual)
+        best = torch.where(better, relative, best)
+        if not halved:
+            break
+    return X, counts
+
+
+def _advice(facts: dict[str, Any]) -> str | None:
+    inertia = facts["inertia"]
+    if inertia is None:
+        return "The Hessian is not finite at the trained parameters."
+    if inertia["zero"]:
+        return (
+            f"H + λI is singular to working precision ({inertia['zero']} zero eigenvalues) and b is not in its "
+            "range: x is the least-squares solution of least norm. Raise hessian_perturbation."
+        )
+    return None

@@ -1,0 +1,191 @@
+"""Chooses how products are computed: by memory first, then by measurement where there is time to win."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from solvers.data import TrainingData
+from solvers.kernels import twice_differentiable_kernels
+from solvers.losses import LossTerms
+from solvers.operators.hessian import Hessian, chunk_objective
+from solvers.operators.plan import Plan, Strategy
+from solvers.operators.products import ChunkProduct, LinearizedProduct, graph_bytes
+from solvers.snapshot import ModelSnapshot
+
+__all__ = ["Planner"]
+
+PROBE_POINTS: Final = 64
+ROWS_AT_ONCE: Final = 16
+WORTH_BATCHING: Final = 0.05
+"""Seconds of predicted work below which a vectorised pass is not tried: trying costs about as much."""
+LINEARIZE_FIRST: Final = 3.0
+LINEARIZE_AGAIN: Final = 0.4
+"""Seconds to linearise a chunk: the first time in a process torch's tracer is imported."""
+WORTH_LINEARIZING: Final = 3.0
+"""Linearising can about halve the cost of a product, so it must cost well below half of what is predicted."""
+TRACER: Final = "torch.fx.experimental.proxy_tensor"
+
+
+@dataclass
+class Planner:
+    """Makes the Hessian operator of a problem and remembers what was measured.
+
+    A solve that is predicted to be cheap gets the strategy without set-up cost. Work already done counts
+    towards the prediction, so that a problem solved again and again ends up with the faster one.
+
+    Args:
+        snapshot: The model at the parameters where H is taken.
+        terms: How the loss normalises.
+        data: The training points.
+        denominator: Σ denominator over all points.
+        memory_budget: Bytes that graphs or linearisations may take.
+        strategy: ``auto``, or the product to use whatever it costs.
+    """
+
+    snapshot: ModelSnapshot
+    terms: LossTerms
+    data: TrainingData
+    denominator: float
+    memory_budget: int
+    strategy: Strategy = "auto"
+
+    def __post_init__(self) -> None:
+        self._operator: Hessian | None = None
+        self._seconds = 0.0
+        self._tried: set[str] = set()
+
+    def operator(self, expected_products: int, rows: int) -> Hessian:
+        """The operator for a solve of about so many products, in blocks of ``rows`` vectors."""
+        if self._operator is None:
+            self._operator = self._first()
+        if self.strategy == "auto" and self._operator.plan.product != "recomputed":
+            self._improve(expected_products, rows)
+        return self._operator
+
+    @functools.cached_property
+    def bytes_per_point(self) -> float:
+        """What a retained gradient graph keeps for one point, measured on a few."""
+        batch = next(self.data.chunks(PROBE_POINTS))
+        with twice_differentiable_kernels():
+            total = graph_bytes(chunk_objective(self.snapshot, self.terms, batch), self.snapshot.parameters)
+        return total / batch[0].shape[0]
+
+    def chunk_points(self) -> int:
+        """Points in a chunk: a transient graph is in use beside what backward allocates, hence a quarter."""
+        chunk = int(self.memory_budget / 4 / max(self.bytes_per_point, 1.0))
+        return max(1, min(self.data.num_points, chunk))
+
+    def _first(self) -> Hessian:
+        needed = self.bytes_per_point * self.data.num_points
+        cuda = self.snapshot.device.type == "cuda"
+        if self.strategy == "auto":
+            fits = needed <= self.memory_budget and self.data.in_memory
+            product = "graph" if fits else "recomputed"
+            why = f"gradient graphs need {needed:.3g} bytes, the budget is {self.memory_budget}"
+        else:
+            product, why = self.strategy, "asked for"
+        plan = Plan(product, ROWS_AT_ONCE if cuda else 1, self.chunk_points(), why)  # type: ignore[arg-type]
+        return self._hessian(plan)
+
+    def _improve(self, expected_products: int, rows: int) -> None:
+        assert self._operator is not None  # noqa: S101 - set by the only caller
+        if self._tried >= {"batched", "linearized"}:
+            return
+        if not self._seconds:
+            self._seconds = self._time(self._operator, 1)
+        ahead = (expected_products + self._operator.products_done) * self._seconds
+        if "batched" not in self._tried and rows > 1 and ahead > WORTH_BATCHING:
+            self._tried.add("batched")
+            self._try(replace(self._operator.plan, rows_at_once=min(rows, ROWS_AT_ONCE)), self._operator)
+            ahead = (expected_products + self._operator.products_done) * self._seconds
+        chunks = -(-self.data.num_points // self._operator.plan.chunk_points)
+        setup = LINEARIZE_AGAIN * chunks + (0.0 if TRACER in sys.modules else LINEARIZE_FIRST)
+        if "linearized" not in self._tried and ahead > WORTH_LINEARIZING * setup:
+            self._tried.add("linearized")
+            self._try_linearized(rows)
+
+    def _try(self, plan: Plan, other: Hessian) -> None:
+        """Takes ``plan`` over the current operator if it is measured to be faster and agrees with it."""
+        assert self._operator is not None  # noqa: S101
+        candidate = self._hessian(plan, other._kept)
+        try:
+            seconds = self._time(candidate, plan.rows_at_once)
+            agrees = self._agree(candidate, self._operator)
+        except (RuntimeError, NotImplementedError) as error:
+            self._note(f"{_name(plan)} failed ({str(error).splitlines()[0][:120]})")
+            return
+        if not agrees:
+            self._note(f"{_name(plan)} gave other products")
+        elif seconds < 0.9 * self._seconds:
+            measured = f"{seconds * 1e3:.2f} ms a product, {_name(self._operator.plan)} {self._seconds * 1e3:.2f}"
+            candidate.plan = replace(plan, why=f"measured {measured}")
+            candidate.products_done = self._operator.products_done
+            self._operator, self._seconds = candidate, seconds
+        else:
+            self._note(f"{_name(plan)} measured slower: {seconds * 1e3:.2f} ms, not {self._seconds * 1e3:.2f}")
+
+    def _try_linearized(self, rows: int) -> None:
+        assert self._operator is not None  # noqa: S101
+        plan = replace(self._operator.plan, product="linearized", rows_at_once=1)
+        products: list[ChunkProduct] = []
+        held = 0
+        try:
+            with twice_differentiable_kernels():
+                for batch in self.data.chunks(plan.chunk_points):
+                    objective = chunk_objective(self.snapshot, self.terms, batch)
+                    product = LinearizedProduct(objective, self.snapshot.parameters)
+                    products.append(product)
+                    held += product.nbytes or 0
+                    if held > self.memory_budget:
+                        self._note(f"linearisations need more than the budget of {self.memory_budget} bytes")
+                        return
+        except Exception as error:
+            self._note(f"linearising failed ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
+            return
+        linearized = self._hessian(plan, products)
+        self._try(plan, linearized)
+        if rows > 1 and "batched" in self._tried and self._operator.plan.rows_at_once > 1:
+            self._try(replace(plan, rows_at_once=min(rows, ROWS_AT_ONCE)), linearized)
+
+    def _hessian(self, plan: Plan, products: list[ChunkProduct] | None = None) -> Hessian:
+        return Hessian(self.snapshot, self.terms, self.data, self.denominator, plan, products)
+
+    def _time(self, operator: Hessian, rows: int) -> float:
+        """Seconds a vector: the better of two runs after one that warms up."""
+        V = self._probe(rows)
+        best = float("inf")
+        operator(V)
+        for _ in range(2):
+            started = time.perf_counter()
+            operator(V)
+            if V.device.type == "cuda":
+                torch.cuda.synchronize(V.device)
+            best = min(best, time.perf_counter() - started)
+        return best / rows
+
+    def _agree(self, a: Hessian, b: Hessian) -> bool:
+        """Whether two ways to compute the same product do: guards against a trace gone stale or wrong."""
+        V = self._probe(2)
+        first, second = a(V), b(V)
+        scale = torch.finfo(V.dtype).eps ** 0.5
+        return bool((first - second).norm() <= scale * second.norm() + torch.finfo(V.dtype).tiny)
+
+    def _probe(self, rows: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        V = torch.randn(rows, self.snapshot.num_params, generator=generator, dtype=self.snapshot.dtype)
+        return V.to(self.snapshot.device)
+
+    def _note(self, text: str) -> None:
+        assert self._operator is not None  # noqa: S101
+        plan = self._operator.plan
+        self._operator.plan = replace(plan, why=f"{plan.why}; {text}")
+
+
+def _name(plan: Plan) -> str:
+    return plan.product + (f" × {plan.rows_at_once} rows" if plan.rows_at_once > 1 else "")

@@ -1,0 +1,167 @@
+"""A problem that is solved more than once: a model at its trained parameters, and its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
+from ihvp.methods import InversionMethod
+from solvers.data import Batch, TrainingData
+from solvers.kernels import twice_differentiable_kernels
+from solvers.losses import LossTerms, loss_terms
+from solvers.operators.hessian import Hessian
+from solvers.operators.minibatches import MinibatchHessians
+from solvers.operators.plan import Strategy
+from solvers.operators.planning import Planner
+from solvers.registry import InversionRegistry
+from solvers.result import InverseHvpResult
+from solvers.snapshot import ModelSnapshot
+from solvers.torch_model import TorchTwiceDifferentiable
+
+__all__ = ["MEMORY_BUDGET", "Problem"]
+
+MEMORY_BUDGET: Final = 2**30
+"""Bytes that a problem may keep beside the model and the data, unless told otherwise."""
+
+
+class Problem:
+    """(H + λI) x = b for one model and one data set, with everything that several solves can share.
+
+    Reuse is what this object is for: gradient graphs or linearisations made by one solve serve the next.
+    ``solve_hvp`` makes one and drops it. The problem stays at the parameters and buffers that the model had
+    when it was made. Iterating over it yields the batches, so it can stand wherever training data can. It
+    is not to be used by two threads at a time.
+
+    Args:
+        model: The model and its loss.
+        training_data: Iterable of ``(x, y)`` batches: a list, a ``DataLoader``, or an iterator, which is read
+            once and kept.
+        memory_budget: Bytes that gradient graphs or linearisations may take; past it they are made anew,
+            chunk by chunk, for each block of products. Batches are kept up to as many bytes again.
+        strategy: How products are computed. ``auto`` measures where there is time to win; ``graph``,
+            ``linearized`` and ``recomputed`` make the choice repeatable to the last bit.
+
+    Attributes:
+        model: As given.
+        num_params: The length p of right-hand sides.
+        num_points: The number n of training points.
+        mean_loss: The mean loss over them.
+
+    Raises:
+        EmptyData: There are no points.
+        RowsMismatch: Inputs and targets differ in number.
+        DataMismatch: The model cannot be applied to the inputs, or the loss there is not finite.
+        LossMismatch: The loss cannot be taken of outputs and targets, or does not define a mean over points.
+        TargetsOutOfRange: A target is no class of the model.
+        ModelInTrainingMode: The module has active dropout or batch norm.
+    """
+
+    def __init__(
+        self,
+        model: TorchTwiceDifferentiable,
+        training_data: Iterable[Any],
+        *,
+        memory_budget: int = MEMORY_BUDGET,
+        strategy: Strategy = "auto",
+    ) -> None:
+        if not isinstance(model, TorchTwiceDifferentiable):
+            raise InvalidInput(
+                "A problem is made of a TorchTwiceDifferentiable.",
+                given=type(model).__name__,
+                hint="TorchTwiceDifferentiable(module, loss) wraps a module.",
+            )
+        self.model = model
+        self.memory_budget = memory_budget
+        self.snapshot = ModelSnapshot(model.model)
+        self.num_params = self.snapshot.num_params
+        self.data = TrainingData(training_data, memory_budget)
+        self.num_points = self.data.num_points
+        self.terms, self.denominator, self.mean_loss = self._survey()
+        self._planner = Planner(self.snapshot, self.terms, self.data, self.denominator, memory_budget, strategy)
+        self._minibatches: MinibatchHessians | None = None
+
+    @classmethod
+    def of(cls, model: TorchTwiceDifferentiable, training_data: Iterable[Any]) -> Problem:
+        """The problem itself where one is given as the training data of its own model; else a new one."""
+        if isinstance(training_data, Problem) and training_data.model is model:
+            return training_data
+        return cls(model, training_data)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.data.batches()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which solves are computed."""
+        return self.snapshot.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.snapshot.device
+
+    def solve(
+        self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: float = 0.0, **options: Any
+    ) -> InverseHvpResult[Tensor]:
+        """Solves (H + λI) x = b; see :func:`solvers.solve_hvp` for arguments, result and errors."""
+        result: InverseHvpResult[Tensor] = InversionRegistry.call(
+            method, self.model, self, b, hessian_perturbation, **options
+        )
+        return result
+
+    def hessian(self, expected_products: int, rows: int) -> Hessian:
+        """H as an operator on rows ``[k, p]``, set up for a solve of a predicted length.
+
+        Args:
+            expected_products: About how many vectors it will be applied to.
+            rows: How many vectors at a time.
+        """
+        return self._planner.operator(expected_products, rows)
+
+    def chunk_points(self) -> int:
+        """How many points a pass may hold at a time within a quarter of the memory budget."""
+        return self._planner.chunk_points()
+
+    def minibatches(self) -> MinibatchHessians:
+        """Unbiased estimates of H, one a batch of the training data as it was given."""
+        if self._minibatches is None:
+            fits = self._planner.bytes_per_point * self.num_points <= self.memory_budget
+            self._minibatches = MinibatchHessians(
+                self.snapshot, self.terms, list(self.data.batches()), self.denominator, keep=fits
+            )
+        return self._minibatches
+
+    def _survey(self) -> tuple[LossTerms, float, float]:
+        """Goes through the data once: the loss's terms, its denominator, and the mean loss."""
+        terms: LossTerms | None = None
+        numerator = denominator = 0.0
+        with torch.no_grad(), twice_differentiable_kernels():
+            for index, (x, y) in enumerate(self.data.batches()):
+                target = y.to(self.device)
+                output = self.snapshot.outputs(self.snapshot.parameters, x.to(self.device))
+                if output.ndim == 0 or output.shape[0] != x.shape[0]:
+                    raise LossMismatch(
+                        "The model must give one output a point.",
+                        given=f"inputs {list(x.shape)}, outputs {list(output.shape)}",
+                    )
+                terms = terms or loss_terms(self.model.loss, output, target)
+                terms.check(output, target)
+                value = float(terms.numerator(output, target))
+                if value != value or value in (float("inf"), float("-inf")):
+                    raise DataMismatch(
+                        "The loss is not finite at the trained parameters.",
+                        given=f"{value} in batch {index}",
+                        hint="Look for NaN or infinity in the inputs, the targets and the weights.",
+                    )
+                numerator += value
+                denominator += terms.denominator(output, target)
+        if terms is None or not denominator > 0:
+            raise LossMismatch(
+                "No target counts: the sum of the weights of all targets is not positive.",
+                given=f"Σ weights = {denominator:g}",
+            )
+        return terms, denominator, numerator / denominator

@@ -1,0 +1,175 @@
+"""One solve from its arguments to its result: what all methods on PyTorch models share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ihvp.methods import InversionMethod, TerminationStatus, parse_options
+from solvers.certificate import Certificate, Ending, Tolerance, issue
+from solvers.operators.damped import DampedOperator
+from solvers.problem import Problem
+from solvers.progress import Callback, Monitor
+from solvers.result import InverseHvpResult
+from solvers.rhs import check_damping, check_rhs
+from solvers.torch_model import TorchTwiceDifferentiable
+
+__all__ = ["LinearSystem", "checked_options"]
+
+CERTIFIED_AT_ONCE = 16
+"""Rows whose residuals are held in float64 at a time."""
+
+
+def checked_options(method: InversionMethod, **options: Any) -> dict[str, Any]:
+    """The options as given, after the checks that the service makes of them too.
+
+    Raises:
+        InvalidOption: A value has the wrong type or lies outside its range.
+    """
+    parse_options(method, options)
+    return options
+
+
+class LinearSystem:
+    """(H + λI) x = b, checked and ready to be solved by one method.
+
+    Args:
+        method: The method that solves it.
+        model: The model and its loss.
+        training_data: Batches, or a :class:`Problem` of the same model.
+        b: ``[p]`` or ``[k, p]``.
+        hessian_perturbation: λ.
+        options: The method's options for ``info``.
+        expected_products: About how many products the method will need, for the choice of a strategy.
+        each_rhs: Whether that many are needed for each right-hand side; else altogether.
+        rows: Vectors in a block of products; the number of right-hand sides if left out.
+        callback: Called once an iteration.
+        progress: Whether to draw a progress bar.
+
+    Attributes:
+        rhs: b as rows ``[k, p]`` in the model's dtype and on its device.
+        operator: H + λI.
+        monitor: Tells the callback.
+    """
+
+    def __init__(
+        self,
+        method: InversionMethod,
+        model: TorchTwiceDifferentiable,
+        training_data: Iterable[Any],
+        b: Tensor,
+        hessian_perturbation: float,
+        *,
+        options: Mapping[str, Any],
+        expected_products: int,
+        each_rhs: bool = True,
+        rows: int | None = None,
+        callback: Callback | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.method = method
+        self.damping = check_damping(hessian_perturbation)
+        self._b = b
+        self._given = check_rhs(b, model.num_params)
+        started = time.perf_counter()
+        self.problem = Problem.of(model, training_data)
+        self.rhs = self._given.to(self.problem.device, self.problem.dtype)
+        k = self.rhs.shape[0]
+        self._hessian = self.problem.hessian(expected_products * (k if each_rhs else 1), rows or k)
+        self.operator = DampedOperator(self._hessian, self.damping)
+        self.monitor = Monitor(method.value, callback, progress)
+        self._options = dict(options)
+        self._done_before = self._hessian.products_done
+        self._extra_products = 0.0
+        self._timings = {"linearise": time.perf_counter() - started}
+        self._solving_since = time.perf_counter()
+
+    @property
+    def hvps(self) -> float:
+        """Hessian-vector products done in this solve, in passes over all points."""
+        return self._hessian.products_done - self._done_before + self._extra_products
+
+    def count_partial(self, vectors: int, share: float) -> None:
+        """Counts products with a part of the points only."""
+        self._extra_products += vectors * share
+
+    def report(
+        self, iteration: int, max_iterations: int, relative_residual: Sequence[float]
+    ) -> TerminationStatus | None:
+        """Tells the callback about an iteration; returns why to stop, or None."""
+        return self.monitor.step(iteration, max_iterations, relative_residual, self.hvps)
+
+    def residual(self, rows: Sequence[int], X: Tensor) -> tuple[Tensor, Tensor]:
+        """B − (H+λI)x of some right-hand sides, with the true operator and sums in float64.
+
+        Args:
+            rows: Which right-hand sides.
+            X: Their solutions ``[len(rows), p]``.
+
+        Returns:
+            The residuals ``[len(rows), p]`` and their norms relative to ‖b‖, in float64; a norm is 0 where
+            b and the residual are both 0.
+        """
+        b = self._given[list(rows)].to(self.problem.device, torch.float64)
+        X = X.to(self.problem.device, self.problem.dtype)
+        product = self.operator(X, accumulate=torch.float64)
+        residual = b - product
+        norm, norm_b = residual.norm(dim=1), b.norm(dim=1)
+        return residual, torch.where(norm == 0, norm, norm / norm_b)
+
+    def result(
+        self, X: Tensor, endings: Sequence[Ending], tolerance: Tolerance, **info: Any
+    ) -> InverseHvpResult[Tensor]:
+        """Casts x to b's kind, certifies it, and puts the result together.
+
+        Args:
+            X: Solutions ``[k, p]``.
+            endings: How the method ended for each.
+            tolerance: What the method was asked for.
+            info: What the method adds to ``info``.
+        """
+        self.monitor.close()
+        certifying_since = time.perf_counter()
+        self._timings["solve"] = certifying_since - self._solving_since
+        X = X.to(self.problem.dtype, copy=True)
+        zero = ~self._given.any(dim=1)
+        X[zero.to(X.device)] = 0.0
+        x = X.to(self._b.dtype)
+        endings = [
+            Ending(TerminationStatus.Converged, 0, relative_residual=0.0) if is_zero else ending
+            for is_zero, ending in zip(zero.tolist(), endings, strict=True)
+        ]
+        certificates = self._certify(x, endings, tolerance, was_cast=x.dtype != X.dtype)
+        self._timings["certify"] = time.perf_counter() - certifying_since
+        return InverseHvpResult(
+            x=x.to(self._b.device).reshape(self._b.shape),
+            info={
+                **info,
+                "certificate": certificates,
+                "method": self.method.value,
+                "hessian_perturbation": self.damping,
+                "options": self._options,
+                "timings": self._timings,
+                "strategy": {**self._hessian.plan.as_dict(), "loss": self.problem.terms.description},
+                "hvps": self.hvps,
+            },
+        )
+
+    def _certify(
+        self, x: Tensor, endings: Sequence[Ending], tolerance: Tolerance, *, was_cast: bool
+    ) -> list[Certificate]:
+        relative = [e.relative_residual for e in endings]
+        unknown = [i for i, r in enumerate(relative) if r is None or (was_cast and r)]
+        for start in range(0, len(unknown), CERTIFIED_AT_ONCE):
+            rows = unknown[start : start + CERTIFIED_AT_ONCE]
+            for i, value in zip(rows, self.residual(rows, x[rows])[1].tolist(), strict=True):
+                relative[i] = value
+        norms = self._given.double().norm(dim=1).tolist()
+        return [
+            issue(ending, float("nan") if r is None else r, norm, tolerance)
+            for ending, r, norm in zip(endings, relative, norms, strict=True)
+        ]
