@@ -43,6 +43,7 @@ class ShutdownFlag:
         self._byte[0] = 1
 
     def __call__(self) -> bool:
+        """Whether it is set."""
         return self._byte[0] == 1
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ihvp.blobs.filesystem import FilesystemBlobStore
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(package)], check=True)
     return site
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FilesystemBlobStore:
+    """An empty blob store."""
+    return FilesystemBlobStore(tmp_path / "blobs")

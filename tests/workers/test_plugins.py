@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from workers.architectures import build_plugin
 
 
 @pytest.fixture
-def installed(plugin_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def installed(plugin_site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(plugin_site))
-    yield
 
 
 def test_an_installed_plugin_is_offered_by_name(installed: None) -> None:

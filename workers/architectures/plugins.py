@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -65,7 +65,7 @@ def load_plugin(kind: str) -> ArchitecturePlugin:
             given=kind[:200],
             allowed=f"what workers.architectures.plugins.{ArchitecturePlugin.__name__} describes",
         )
-    return cast(ArchitecturePlugin, plugin)
+    return plugin
 
 
 def build_plugin(kind: str, config: dict[str, Any]) -> nn.Module:

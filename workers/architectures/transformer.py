@@ -55,13 +55,12 @@ class TransformerLm(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleList(
-            _Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(_Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Logits of the next token at each place."""
         places = torch.arange(ids.shape[-1], device=ids.device)
         x = self.tokens(ids) + self.positions(places)
         for block in self.blocks:

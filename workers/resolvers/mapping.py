@@ -1,0 +1,92 @@
+"""Tensors of blobs, mapped into memory: a page is read when it is used, and nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ihvp.blobs.store import BlobStore
+from ihvp.errors import InvalidTensor
+from ihvp.references import TensorName
+
+__all__ = ["map_tensor", "map_tensors"]
+
+_SUFFICIENT = "an npy file, or a safetensors file"
+
+
+def map_tensors(blobs: BlobStore, digest: str) -> dict[str, Tensor]:
+    """All tensors of a safetensors blob by name; an npy blob's only tensor under the empty name.
+
+    The mappings are private: writing to one changes neither the blob nor another reader's view.
+
+    Raises:
+        BlobNotFound: No blob has this digest.
+        InvalidTensor: The blob is neither a readable npy nor a readable safetensors file.
+    """
+    path = blobs.local_path(digest)
+    with path.open("rb") as file:
+        start = file.read(len(npy.MAGIC_PREFIX))
+    if start == npy.MAGIC_PREFIX:
+        return {"": _map_npy(path, digest)}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, json.JSONDecodeError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidTensor(
+            "The blob holds no tensors that can be read.", given=f"{digest}: {error}", allowed=_SUFFICIENT
+        ) from None
+
+
+def map_tensor(blobs: BlobStore, reference: str, default: str) -> Tensor:
+    """One tensor of a blob.
+
+    Args:
+        blobs: Where the blob is.
+        reference: ``sha256:<hex>`` or ``sha256:<hex>#<name>``.
+        default: The name that is meant where the reference has none and the blob holds several.
+
+    Raises:
+        BlobNotFound: No blob has this digest.
+        InvalidTensor: The blob cannot be read, or has no such tensor.
+    """
+    wanted = TensorName.parse(reference)
+    tensors = map_tensors(blobs, wanted.digest)
+    name = wanted.name
+    if name is None:
+        name = next(iter(tensors)) if len(tensors) == 1 else default
+    elif "" in tensors:
+        raise InvalidTensor("An npy blob holds one tensor without a name.", given=reference, allowed=wanted.digest)
+    if name not in tensors:
+        names = sorted(tensors)
+        raise InvalidTensor(
+            f"The blob has no tensor {name!r}.",
+            given=reference,
+            allowed=", ".join(names[:20]) + (", …" if len(names) > 20 else "") or "it holds no tensor",
+            hint="Write sha256:<hex>#<name>.",
+        )
+    return tensors[name]
+
+
+def _map_npy(path: Path, digest: str) -> Tensor:
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except ValueError as first:
+        # Nothing can be mapped of an array without elements, which is still an array.
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise InvalidTensor("The npy blob cannot be read.", given=f"{digest}: {first}") from None
+    except (EOFError, OSError) as error:
+        raise InvalidTensor("The npy blob cannot be read.", given=f"{digest}: {error}") from None
+    try:
+        return torch.from_numpy(np.asarray(array))
+    except (TypeError, ValueError) as error:
+        raise InvalidTensor(
+            "The npy blob's dtype cannot be used.", given=str(array.dtype), allowed="little-endian numbers"
+        ) from error

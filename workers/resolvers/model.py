@@ -1,0 +1,146 @@
+"""A model spec made real: module, weights, loss and data as one problem that solvers take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ihvp.blobs.store import BlobStore
+from ihvp.errors import DataMismatch, WeightsMismatch
+from ihvp.jobs.submission import GradientOf
+from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig, parse_architecture
+from ihvp.models.spec import LossSpec, ModelSpec
+from ihvp.references import TensorName
+from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
+from workers.architectures import build_built_in, build_plugin
+from workers.resolvers.data import PointBatches, map_points
+from workers.resolvers.losses import ClassesSecond, build_loss, classes_come_last
+from workers.resolvers.mapping import map_tensors
+from workers.resolvers.weights import check_weights, freeze_others, load_weights
+
+__all__ = ["LoadedModel", "load_model"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A problem, and what is needed to make right-hand sides for it.
+
+    Attributes:
+        problem: Model, loss and training data; keeps what one solve can leave to the next.
+        layout: Names and shapes of the parameters in the order of the flat vectors.
+    """
+
+    problem: Problem
+    layout: list[tuple[str, tuple[int, ...]]]
+    _config: ArchitectureConfig | None
+    _loss: LossSpec
+    _num_classes: int | None
+
+    @property
+    def num_params(self) -> int:
+        """The length p of a flat vector."""
+        return self.problem.num_params
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of parameters, data and solutions."""
+        return self.problem.dtype
+
+    def gradients(self, blobs: BlobStore, points: GradientOf) -> Tensor:
+        """The gradients ``[k, p]`` of the loss at the points that are referred to.
+
+        Raises:
+            InvalidInput: The points do not fit the model or its loss.
+        """
+        batches = map_points(blobs, points.inputs, points.targets, batch_size=1024, dtype=self.dtype, loss=self._loss)
+        _check(batches, self._config, self._loss, self._num_classes)
+        return loss_gradients(self.problem.model, batches)
+
+
+def load_model(blobs: BlobStore, spec: ModelSpec, *, memory_budget: int) -> LoadedModel:
+    """Loads what a spec refers to.
+
+    Args:
+        blobs: Where weights and data are.
+        spec: The model.
+        memory_budget: Bytes that the problem may keep.
+
+    Raises:
+        InvalidInput: Architecture, weights, parameters, data or loss do not fit together; the codes are
+            those that the API gives.
+        BlobNotFound: A blob is gone.
+    """
+    dtype = DTYPES[spec.dtype]
+    module, config = _trained_module(blobs, spec, dtype)
+    chosen = set(freeze_others(module, spec.parameters.include))
+    layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
+    loss = build_loss(spec.loss)
+    batches = map_points(
+        blobs,
+        spec.data.inputs,
+        spec.data.targets,
+        batch_size=spec.data.batch_size,
+        dtype=dtype,
+        loss=spec.loss,
+    )
+    _check(batches, config, spec.loss, None)
+    outputs, targets = _try_out(module, batches)
+    sequences = isinstance(config, TransformerLmConfig) and spec.loss.type == "cross_entropy"
+    if sequences or classes_come_last(spec.loss, outputs, targets):
+        module, outputs = ClassesSecond(module), torch.movedim(outputs, -1, 1)
+    num_classes = outputs.shape[1] if spec.loss.type == "cross_entropy" and outputs.ndim > 1 else None
+    batches.check_targets(spec.loss, num_classes)
+    problem = Problem(TorchTwiceDifferentiable(module, loss), batches, memory_budget=memory_budget)
+    return LoadedModel(problem, layout, config, spec.loss, num_classes)
+
+
+def _trained_module(
+    blobs: BlobStore, spec: ModelSpec, dtype: torch.dtype
+) -> tuple[nn.Module, ArchitectureConfig | None]:
+    """The module with its weights, and the config where it is a built-in one."""
+    kind = spec.architecture.type
+    # A name the worker has no plug-in for is refused by build_plugin, which says what is installed here.
+    config = parse_architecture(kind, spec.architecture.config, extra=(kind,))
+    reference = TensorName.parse(spec.weights)
+    if reference.name is not None:
+        raise WeightsMismatch(
+            "Weights are a whole blob, not one tensor of it.", given=spec.weights, allowed=reference.digest
+        )
+    weights = map_tensors(blobs, reference.digest)
+    if config is None:
+        module = build_plugin(kind, spec.architecture.config)
+    else:
+        # Before the module is made: a config may ask for more memory than any weights that were uploaded.
+        check_weights(config.layout(), weights)
+        module = build_built_in(config)
+    load_weights(module, weights, dtype)
+    return module, config
+
+
+def _check(batches: PointBatches, config: ArchitectureConfig | None, loss: LossSpec, num_classes: int | None) -> None:
+    if config is not None:
+        tokens = config.vocabulary if isinstance(config, TransformerLmConfig) else None
+        batches.check_inputs(config.input_shape(), tokens=tokens)
+        if isinstance(config, TransformerLmConfig):
+            batches.check_length(config.context)
+    batches.check_targets(loss, num_classes)
+
+
+def _try_out(module: nn.Module, batches: PointBatches) -> tuple[Tensor, Tensor]:
+    """Outputs and targets of the first points, which show whether the model takes such inputs at all."""
+    x, y = batches.rows(0, 2)
+    try:
+        with torch.no_grad():
+            outputs = module(x)
+    except Exception as error:  # whatever a plug-in's forward raises on data it was not made for
+        said = f"{type(error).__name__}: {error}"[:300]
+        raise DataMismatch(
+            "The model cannot be applied to the inputs.", given=f"inputs {list(x.shape)} {x.dtype}: {said}"
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise DataMismatch("The model must return one tensor.", given=type(outputs).__name__)
+    return outputs, y

@@ -1,0 +1,83 @@
+"""Right-hand sides: from a blob in one of its forms, or as gradients of the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ihvp.blobs.store import BlobStore
+from ihvp.errors import NonFiniteRhs, RhsShapeMismatch
+from ihvp.jobs.submission import ResolvedRhs
+from ihvp.references import TensorName
+from workers.resolvers.mapping import map_tensor, map_tensors
+from workers.resolvers.model import LoadedModel
+
+__all__ = ["resolve_rhs"]
+
+
+def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tensor:
+    """The rows b as ``[p]`` or ``[k, p]``, in the model's dtype.
+
+    Args:
+        blobs: Where the tensors are.
+        rhs: What was submitted.
+        model: The model, whose layout and loss are asked for.
+
+    Raises:
+        RhsShapeMismatch: b has not p numbers a row, or not the shape that was promised at submit.
+        NonFiniteRhs: It holds NaN or infinity.
+        InvalidTensor: The blob holds no such tensor.
+        InvalidInput: A gradient cannot be taken at the points given.
+    """
+    if rhs.gradient_of is not None:
+        b = model.gradients(blobs, rhs.gradient_of)
+    else:
+        b = _from_blob(blobs, str(rhs.blob), model)
+    if b.ndim not in (1, 2) or b.shape[-1] != model.num_params or list(b.shape) != rhs.shape:
+        raise RhsShapeMismatch(
+            f"The model has {model.num_params} parameters, and b does not fit them.",
+            given=str(list(b.shape)),
+            allowed=str(rhs.shape),
+            hint="The model's layout says where each parameter stands.",
+        )
+    finite = torch.isfinite(b)
+    if not bool(finite.all()):
+        where = [int(i) for i in (~finite).nonzero()[0]]
+        raise NonFiniteRhs("b holds NaN or infinity.", given=f"{b[tuple(where)].item()} at {where}")
+    return b
+
+
+def _from_blob(blobs: BlobStore, reference: str, model: LoadedModel) -> Tensor:
+    name = TensorName.parse(reference)
+    if name.name is None:
+        tensors = map_tensors(blobs, name.digest)
+        if len(tensors) > 1 or set(tensors) == {entry for entry, _ in model.layout}:
+            return _joined(tensors, model)
+    return map_tensor(blobs, reference, "b").to(model.dtype)
+
+
+def _joined(tensors: dict[str, Tensor], model: LoadedModel) -> Tensor:
+    """One tensor a parameter, each ``[*shape]`` or ``[k, *shape]``, as rows in the order of the layout."""
+    faults = [f"{name} is missing" for name, _ in model.layout if name not in tensors]
+    names = {name for name, _ in model.layout}
+    faults += [f"{name} is no parameter" for name in tensors if name not in names]
+    columns: set[int | None] = set()
+    for name, shape in model.layout:
+        if name not in tensors:
+            continue
+        found = tuple(tensors[name].shape)
+        if found == shape:
+            columns.add(None)
+        elif found[1:] == shape and len(found) == len(shape) + 1:
+            columns.add(found[0])
+        else:
+            faults.append(f"{name} has shape {list(found)} instead of {list(shape)} or [k, …] of it")
+    if faults or len(columns) != 1:
+        given = "; ".join(faults[:5]) or f"tensors of {sorted(map(str, columns))} right-hand sides"
+        raise RhsShapeMismatch(
+            "The tensors of b are not those of the model's parameters.",
+            given=given + (f"; and {len(faults) - 5} more" if len(faults) > 5 else ""),
+            allowed="one tensor a parameter, each of its shape, or each with the same leading k",
+        )
+    lead = () if columns == {None} else (columns.pop(),)
+    return torch.cat([tensors[name].to(model.dtype).reshape(*lead, -1) for name, _ in model.layout], dim=-1)
