@@ -1,0 +1,5 @@
+"""The command line: ``ihvp``."""
+
+from ihvp.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""``python -m ihvp.cli`` is ``ihvp``."""
+
+from ihvp.cli.main import main
+
+main()

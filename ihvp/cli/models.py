@@ -1,0 +1,123 @@
+"""``ihvp models`` and ``ihvp methods``: what can be solved, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ihvp.cli.options import Json, Url, connect, read_document, value_of
+from ihvp.errors import InvalidInput
+
+__all__ = ["add_to"]
+
+models = typer.Typer(help="List, show and register models.", invoke_without_command=True)
+
+
+@models.callback()
+def list_models(context: typer.Context, url: Url = None, as_json: Json = False) -> None:
+    """List, show and register models; without a command: the latest version of each.
+
+    Example: [cyan]ihvp models[/cyan]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ihvp.cli.tables import model_table, print_json, show
+
+    with connect(url) as client:
+        found = list(client.models())
+    if as_json:
+        print_json(found)
+    else:
+        show(model_table(found))
+
+
+@models.command("show")
+def show_model(
+    reference: Annotated[str, typer.Argument(metavar="MODEL", help="name or name@version.")],
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Show a model: its spec and where each parameter stands in b and x.
+
+    Example: [cyan]ihvp models show digits-mlp@1[/cyan]
+    """
+    from ihvp.cli.tables import model_details, print_json, show
+
+    with connect(url) as client:
+        model = client.model(reference)
+    if as_json:
+        print_json(model)
+    else:
+        show(*model_details(model))
+
+
+@models.command()
+def register(
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    spec: Annotated[str | None, typer.Option(help="JSON file with the whole spec; - is standard input.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="linear, mlp, cnn, transformer-lm or a plug-in.")] = None,
+    config: Annotated[str | None, typer.Option(help="The architecture's config as JSON.")] = None,
+    weights: Annotated[str | None, typer.Option(help="safetensors file or digest.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="Training inputs: npy file or digest.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Training targets: npy file or digest.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy, mse or bce_with_logits.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Register a version of a model; files are uploaded. The same spec again keeps its version.
+
+    Example: [cyan]ihvp models register house-prices --architecture linear
+    --config '{"in_features": 3, "out_features": 1}' --weights w.safetensors
+    --inputs x.npy --targets y.npy --loss mse[/cyan]
+    """
+    from ihvp.cli.tables import print_json
+
+    fields: dict[str, Any] = {"loss": loss, "dtype": dtype, "weights": _file_or_digest(weights)}
+    if architecture is not None:
+        fields["architecture"] = {"type": architecture, "config": value_of(config or "{}")}
+    if (inputs is None) != (targets is None):
+        raise InvalidInput("Give both --inputs and --targets, or neither.")
+    if inputs is not None:
+        fields["data"] = {"inputs": _file_or_digest(inputs), "targets": _file_or_digest(targets)}
+    with connect(url) as client:
+        model = client.register_model(name, None if spec is None else read_document(spec), **fields)
+    if as_json:
+        print_json(model)
+    else:
+        typer.echo(f"{model.reference}  {model.num_params} parameters, {model.num_points} training points")
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="METHOD", help="Show the options of this one.")] = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """List the inversion methods, or the options of one.
+
+    Example: [cyan]ihvp methods cg[/cyan]
+    """
+    from ihvp.cli.tables import method_details, method_table, print_json, show
+    from ihvp.methods import parse_method
+
+    wanted = None if name is None else parse_method(name).value
+    with connect(url) as client:
+        found = [method for method in client.methods() if wanted in {None, method.method}]
+    if as_json:
+        print_json(found if wanted is None else found[0])
+    elif wanted is None:
+        show(method_table(found))
+    else:
+        show(*method_details(found[0]))
+
+
+def _file_or_digest(text: str | None) -> str | Path | None:
+    return text if text is None or text.startswith("sha256:") else Path(text)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(models, name="models")
+    app.command()(methods)

@@ -1,0 +1,71 @@
+"""Options that several commands share, and the values that are typed into them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ihvp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ihvp.client import Client
+
+__all__ = ["JobArgument", "Json", "Strict", "Timeout", "Url", "connect", "pairs", "read_document", "value_of"]
+
+Url = Annotated[
+    str | None, typer.Option("--url", help="Address of the service.", show_default="IHVP_URL or http://127.0.0.1:8000")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with status 6 unless every certificate says converged.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for the end of the job.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+
+def connect(url: str | None) -> Client:
+    """A client of the service; what it needs is imported only now, so that `--help` is quick."""
+    from ihvp.client import Client
+
+    return Client(url)
+
+
+def value_of(text: str) -> Any:
+    """A value as JSON where it is JSON, else the text itself: 1e-6 is a number, woodbury a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """``["a=1", "b=2"]`` as a mapping.
+
+    Raises:
+        InvalidInput: One of them has no ``=``.
+    """
+    found = {}
+    for pair in given or []:
+        name, mark, value = pair.partition("=")
+        if not mark or not name:
+            raise InvalidInput(f"{option} takes name=value.", given=pair, hint=f"For example {option} run=42.")
+        found[name] = value
+    return found
+
+
+def read_document(source: str) -> dict[str, Any]:
+    """A JSON object from a file, or from standard input where the name is ``-``.
+
+    Raises:
+        InvalidInput: It is not a JSON object.
+        OSError: It cannot be read.
+    """
+    text = typer.get_text_stream("stdin").read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{source} is not JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{source} does not hold a JSON object.", given=type(document).__name__)
+    return document

@@ -1,0 +1,227 @@
+"""How results look: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ihvp.methods import TerminationStatus
+
+if TYPE_CHECKING:
+    from ihvp.client import SolveResult
+    from ihvp.jobs.record import Certificate
+    from ihvp.wire import Influence, JobView, MethodView, ModelView
+
+__all__ = [
+    "certificate_table",
+    "influence_table",
+    "job_details",
+    "job_table",
+    "method_details",
+    "method_table",
+    "model_details",
+    "model_table",
+    "print_json",
+    "result_document",
+    "show",
+]
+
+# In a pipe there is no screen to fit, and a cut id is of no use.
+PIPE_WIDTH: Final = 200
+INLINE_NUMBERS: Final = 100_000
+GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance"})
+BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature"})
+
+
+def show(*parts: RenderableType) -> None:
+    """Prints tables and text; what callers named may hold brackets, so markup is off."""
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    for part in parts:
+        console.print(part)
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+    """Prints one JSON document."""
+    if isinstance(value, BaseModel):
+        typer.echo(value.model_dump_json(indent=2))
+        return
+    plain = value if isinstance(value, dict) else [item.model_dump(mode="json") for item in value]
+    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def job_table(jobs: Iterable[JobView]) -> Table:
+    """One line a job."""
+    table = _table("job", "state", "model", "method", "rhs", "worst residual", "created")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            _coloured(job.state.value),
+            job.model.reference or job.model.digest[:19],
+            job.method,
+            str(_columns(job.rhs)),
+            _worst(job),
+            _moment(job.created_at),
+        )
+    return table
+
+
+def job_details(job: JobView) -> list[RenderableType]:
+    """All that a person wants to know of a job."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    rows: dict[str, RenderableType] = {
+        "job": job.id,
+        "state": _coloured(job.state.value, " (cancel asked for)" if job.cancel_requested else ""),
+        "model": f"{job.model.reference or job.model.digest} ({job.model.num_params} parameters)",
+        "method": f"{job.method}, λ = {job.hessian_perturbation:g}",
+        "right-hand sides": str(_columns(job.rhs)),
+        "created": _moment(job.created_at),
+        "started": _moment(job.started_at),
+        "finished": _moment(job.finished_at),
+        "attempt": str(job.attempt) if job.attempt > 1 else "",
+        "before it": "" if job.queue_position is None else f"{job.queue_position} jobs",
+        "iteration": str(job.progress.iteration) if job.progress and job.result is None else "",
+        "tags": ", ".join(f"{name}={value}" for name, value in job.tags.items()),
+        "error": _coloured(job.state.value, f" ({job.error.code}): {job.error.message}") if job.error else "",
+        "try": (job.error.hint or "") if job.error else "",
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(Text(name, style="dim"), value)
+    return [table, *([certificate_table(job.result.certificate)] if job.result else [])]
+
+
+def certificate_table(certificate: Sequence[Certificate]) -> Table:
+    """One line a right-hand side."""
+    table = _table("rhs", "status", "relative residual", "iterations", "what to do")
+    for number, entry in enumerate(certificate):
+        table.add_row(
+            str(number),
+            _coloured(entry.status.value),
+            _number(entry.relative_residual),
+            str(entry.iterations),
+            entry.advice or "",
+        )
+    return table
+
+
+def influence_table(influence: Influence) -> Table:
+    """The training points that matter, one line a right-hand side."""
+    table = _table("rhs", "most helpful", "most harmful")
+    for number, extremes in enumerate(influence.top):
+        helpful, harmful = (
+            ", ".join(f"{point.index} ({_number(point.score)})" for point in points)
+            for points in (extremes.helpful, extremes.harmful)
+        )
+        table.add_row(str(number), helpful, harmful)
+    return table
+
+
+def model_table(models: Iterable[ModelView]) -> Table:
+    """One line a model."""
+    table = _table("model", "architecture", "parameters", "points", "dtype", "loss", "created")
+    for model in models:
+        spec = model.spec
+        table.add_row(
+            model.reference,
+            spec.architecture.type,
+            str(model.num_params),
+            str(model.num_points),
+            spec.dtype,
+            spec.loss.type,
+            _moment(model.created_at),
+        )
+    return table
+
+
+def model_details(model: ModelView) -> list[RenderableType]:
+    """A model and its layout."""
+    layout = _table("parameter", "offset", "shape")
+    for entry in model.layout:
+        layout.add_row(entry.name, str(entry.offset), "×".join(map(str, entry.shape)) or "scalar")
+    config = json.dumps(model.spec.architecture.config)
+    return [model_table([model]), f"  config {config}", f"  digest {model.digest}", layout]
+
+
+def method_table(methods: Iterable[MethodView]) -> Table:
+    """One line a method."""
+    table = _table("method", "what it is", "guarantee", "cost")
+    for method in methods:
+        table.add_row(method.method, method.title, method.guarantee, method.cost)
+    return table
+
+
+def method_details(method: MethodView) -> list[RenderableType]:
+    """A method and its options."""
+    options = _table("option", "default", "meaning")
+    for name, schema in method.options_schema.get("properties", {}).items():
+        options.add_row(name, json.dumps(schema.get("default")), schema.get("description", ""))
+    return [f"{method.method}: {method.title}", method.guarantee, method.cost, options]
+
+
+def result_document(solved: SolveResult, path: Path | None) -> dict[str, Any]:
+    """A result as JSON: x where it is small enough, null where it is not a number."""
+    x = None
+    if solved.x.size <= INLINE_NUMBERS:
+        x = _finite(solved.x.tolist())
+    return {
+        "job_id": solved.job_id,
+        "x": x,
+        "shape": list(solved.x.shape),
+        "dtype": str(solved.x.dtype),
+        "output": None if path is None else str(path),
+        "digest": solved.digest,
+        "info": solved.info.model_dump(mode="json"),
+        "provenance": solved.provenance.model_dump(mode="json"),
+    }
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)
+    return table
+
+
+def _coloured(word: str, more: str = "") -> Text:
+    text = Text(word, style="green" if word in GOOD else "red" if word in BAD else "yellow")
+    return text.append(more, style="default")
+
+
+def _columns(rhs: dict[str, Any]) -> int:
+    shape = rhs.get("shape", [])
+    return int(shape[0]) if len(shape) == 2 else 1
+
+
+def _worst(job: JobView) -> str:
+    if job.result is None:
+        return ""
+    entries = job.result.certificate
+    if any(entry.status is TerminationStatus.NonFinite or entry.relative_residual is None for entry in entries):
+        return "not finite"
+    return _number(max((entry.relative_residual or 0.0 for entry in entries), default=0.0))
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"
+
+
+def _moment(value: datetime | None) -> str:
+    return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value if math.isfinite(value) else None
