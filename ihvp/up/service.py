@@ -1,0 +1,100 @@
+"""The whole service on one machine, in one foreground process: ``ihvp up``."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+import ihvp
+from ihvp.errors import SetupError
+from ihvp.up.exclusive import listening_socket, locked_data_dir
+from ihvp.up.parts import UpOptions, service_parts
+from ihvp.up.supervisor import Supervisor
+
+__all__ = ["run_service"]
+
+NEEDED_FILES: Final = ("app/main.py", "workers/celery_app.py")
+NEEDED_PACKAGES: Final = ("uvicorn", "fastapi", "celery", "torch")
+PROBE_TIMEOUT_S: Final = 2.0
+
+Line = Callable[[str], None]
+
+
+def run_service(options: UpOptions, tell: Line, warn: Line) -> None:
+    """Runs everything until a signal stops it.
+
+    Args:
+        options: What was asked for.
+        tell: Takes the lines of standard output.
+        warn: Takes the lines of standard error.
+
+    Raises:
+        SetupError: It cannot start as it is set up.
+    """
+    root = _checkout()
+    data_dir = options.data_dir.absolute()
+    with locked_data_dir(data_dir), listening_socket(options.host, options.port) as listener:
+        port = int(listener.getsockname()[1])
+        url = f"http://{_bracketed(options.host)}:{port}"
+        if not _is_loopback(options.host):
+            warn(f"warning: {options.host} is reachable from other machines, and callers need no key to use it.")
+        parts = service_parts(replace(options, data_dir=data_dir, port=port), root, listener.fileno())
+
+        def announce() -> None:
+            tell(f"ready {url}")
+            tell(f"docs     {url}/docs")
+            tell(f"metrics  {url}/metrics")
+            tell(f"logs     {data_dir / 'logs'}")
+            tell(f"data     {data_dir}")
+
+        Supervisor(parts, warn).run(lambda: _answers_ready(options.host, port), announce)
+
+
+def _checkout() -> Path:
+    """The folder that holds the service's rooms beside this package."""
+    root = Path(ihvp.__file__).resolve().parent.parent
+    missing = [name for name in NEEDED_FILES if not (root / name).is_file()]
+    if missing:
+        raise SetupError(
+            "'ihvp up' runs the service from its checkout; this is the installed client alone.",
+            given=f"{root} has no {missing[0]}",
+            hint="Clone the repository and run 'make run' there, or use its containers.",
+        )
+    absent = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
+    if absent:
+        raise SetupError(
+            f"The service needs packages that are not installed: {', '.join(absent)}.",
+            hint="Run 'make setup', or: pip install -e '.[api,worker,embedded]'.",
+        )
+    return root
+
+
+def _answers_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(_probe_host(host), port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _probe_host(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
