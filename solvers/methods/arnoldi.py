@@ -21,6 +21,7 @@ from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["LowRankRepresentation", "solve_arnoldi"]
 
+DEFAULT_RANK: Final = 10
 EXPECTED_RESTARTS: Final = 3
 
 
@@ -44,7 +45,7 @@ def solve_arnoldi(
     b: Tensor,
     hessian_perturbation: float = 0.0,
     *,
-    rank_estimate: int = 10,
+    rank_estimate: int = DEFAULT_RANK,
     krylov_dimension: int | None = None,
     low_rank_representation: LowRankRepresentation | None = None,
     tol: float = 1e-6,
@@ -66,7 +67,7 @@ def solve_arnoldi(
         training_data: Batches ``(x, y)``, or a :class:`solvers.Problem` of the same model.
         b: ``[p]`` or ``[k, p]``.
         hessian_perturbation: λ ≥ 0; > 0 for ``woodbury``.
-        rank_estimate: Number r of eigenpairs, at most p.
+        rank_estimate: Number r of eigenpairs, at most p; the default is cut to p.
         krylov_dimension: Vectors kept while they are computed; max(2 r + 1, 20) if left out, at most p.
         low_rank_representation: Eigenpairs from ``info`` of an earlier solve, at this λ or another; the options of
             their computation must then be left out.
@@ -97,9 +98,9 @@ def solve_arnoldi(
     options = checked_options(InversionMethod.Arnoldi, **own, woodbury=woodbury)
     p = model.num_params
     if low_rank_representation is None:
-        dimension = _dimension(p, rank_estimate, krylov_dimension)
+        rank, dimension = _sizes(p, rank_estimate, krylov_dimension)
     else:
-        dimension = 0
+        rank = dimension = 0
         _check_reuse(low_rank_representation, p, own)
     if woodbury and not hessian_perturbation > 0:
         raise InvalidOption(
@@ -122,7 +123,7 @@ def solve_arnoldi(
     restarts, errors = 0, None
     status = TerminationStatus.Approximate
     if low_rank_representation is None:
-        pairs, stop = _eigenpairs(system, own, dimension)
+        pairs, stop = _eigenpairs(system, own, rank, dimension)
         low_rank_representation = _representation(system, pairs)
         restarts, errors = pairs.restarts, pairs.errors.tolist()
         status = stop or (status if pairs.converged else TerminationStatus.MaxIterations)
@@ -142,7 +143,10 @@ def solve_arnoldi(
     )
 
 
-def _dimension(p: int, rank: int, krylov_dimension: int | None) -> int:
+def _sizes(p: int, rank: int, krylov_dimension: int | None) -> tuple[int, int]:
+    """The number of pairs and of vectors kept. The default rank is cut to p; another beyond it is an error."""
+    if rank == DEFAULT_RANK:
+        rank = min(rank, p)
     if rank > p:
         raise InvalidOption("rank_estimate exceeds the number of parameters.", given=str(rank), allowed=f"1 to {p}")
     dimension = max(2 * rank + 1, 20) if krylov_dimension is None else krylov_dimension
@@ -150,7 +154,7 @@ def _dimension(p: int, rank: int, krylov_dimension: int | None) -> int:
         raise InvalidOption(
             "krylov_dimension must exceed rank_estimate.", given=str(dimension), allowed=f"{rank + 1} to {p}"
         )
-    return min(dimension, p)
+    return rank, min(dimension, p)
 
 
 def _check_reuse(representation: LowRankRepresentation, p: int, own: dict[str, Any]) -> None:
@@ -176,7 +180,7 @@ def _check_reuse(representation: LowRankRepresentation, p: int, own: dict[str, A
 
 
 def _eigenpairs(
-    system: LinearSystem, own: dict[str, Any], dimension: int
+    system: LinearSystem, own: dict[str, Any], rank: int, dimension: int
 ) -> tuple[Eigenpairs, TerminationStatus | None]:
     max_restarts = own["max_iter"] or 10 * system.operator.size
     most = dimension * (max_restarts + 1)
@@ -191,7 +195,7 @@ def _eigenpairs(
 
     pairs = largest_eigenpairs(
         system.operator.curvature,
-        own["rank_estimate"],
+        rank,
         dimension=dimension,
         tol=own["tol"],
         max_restarts=max_restarts,

@@ -85,7 +85,9 @@ def solve_direct(
         return system.result(torch.zeros_like(system.rhs), endings, tolerance, hessian=None)
     solve, facts, bounds = _factorize(H, system.damping)
     X, refinements = _refine(system, solve)
-    endings = [Ending(TerminationStatus.Stagnated, n, _advice(facts), *bounds) for n in refinements]
+    singular = facts["inertia"] is not None and facts["inertia"]["zero"] > 0
+    status = TerminationStatus.Breakdown if singular else TerminationStatus.Stagnated
+    endings = [Ending(status, n, _advice(facts), *bounds) for n in refinements]
     return system.result(X, endings, tolerance, hessian=H, **facts)
 
 
@@ -132,7 +134,7 @@ def _dense(system: LinearSystem) -> tuple[Tensor, TerminationStatus | None]:
 
 def _factorize(H: Tensor, damping: float) -> tuple[Factor, dict[str, Any], tuple[float | None, float | None]]:
     """A solver for rows, what is known of the matrix, and (smallest eigenvalue, λ that suffices) if ≤ 0."""
-    A = H.double()
+    A = H.to(torch.float64, copy=True)
     A.diagonal().add_(damping)
     p = A.shape[0]
     if not bool(A.isfinite().all()):

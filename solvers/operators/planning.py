@@ -22,14 +22,15 @@ __all__ = ["Planner"]
 
 PROBE_POINTS: Final = 64
 ROWS_AT_ONCE: Final = 16
-WORTH_BATCHING: Final = 0.05
-"""Seconds of predicted work below which a vectorised pass is not tried: trying costs about as much."""
-LINEARIZE_FIRST: Final = 3.0
+ROWS_TIMED: Final = 4
+WORTH_BATCHING: Final = 200
+"""Products ahead from which a vectorised pass is tried; trying costs about twenty."""
+LINEARIZE_FIRST: Final = 2.0
 LINEARIZE_AGAIN: Final = 0.4
-"""Seconds to linearise a chunk: the first time in a process torch's tracer is imported."""
-WORTH_LINEARIZING: Final = 3.0
-"""Linearising can about halve the cost of a product, so it must cost well below half of what is predicted."""
-TRACER: Final = "torch.fx.experimental.proxy_tensor"
+"""Seconds to linearise a chunk; the first time in a process, torch imports its tracer as well."""
+WORTH_LINEARIZING: Final = 5.0
+"""A linearisation halves the cost of a product at best, so its set-up must be a small part of what is ahead."""
+TRACER: Final = "torch._dynamo.eval_frame"
 
 
 @dataclass
@@ -97,13 +98,15 @@ class Planner:
         assert self._operator is not None  # noqa: S101 - set by the only caller
         if self._tried >= {"batched", "linearized"}:
             return
+        products = expected_products + self._operator.products_done
+        if products < WORTH_BATCHING:
+            return
         if not self._seconds:
             self._seconds = self._time(self._operator, 1)
-        ahead = (expected_products + self._operator.products_done) * self._seconds
-        if "batched" not in self._tried and rows > 1 and ahead > WORTH_BATCHING:
+        if "batched" not in self._tried and rows > 1:
             self._tried.add("batched")
             self._try(replace(self._operator.plan, rows_at_once=min(rows, ROWS_AT_ONCE)), self._operator)
-            ahead = (expected_products + self._operator.products_done) * self._seconds
+        ahead = products * self._seconds
         chunks = -(-self.data.num_points // self._operator.plan.chunk_points)
         setup = LINEARIZE_AGAIN * chunks + (0.0 if TRACER in sys.modules else LINEARIZE_FIRST)
         if "linearized" not in self._tried and ahead > WORTH_LINEARIZING * setup:
@@ -115,7 +118,7 @@ class Planner:
         assert self._operator is not None  # noqa: S101
         candidate = self._hessian(plan, other._kept)
         try:
-            seconds = self._time(candidate, plan.rows_at_once)
+            seconds = self._time(candidate, min(plan.rows_at_once, ROWS_TIMED))
             agrees = self._agree(candidate, self._operator)
         except (RuntimeError, NotImplementedError) as error:
             self._note(f"{_name(plan)} failed ({str(error).splitlines()[0][:120]})")
