@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import types
 import typing
@@ -49,7 +48,9 @@ def check_signature(function: Callable[..., Any], model_type: type) -> None:
                 f"it must take {name!r} of type {type_name}."
             )
         annotation = _resolve(positional[index].annotation, function, model_type)
-        if not _admits(annotation, accepts):
+        # Every name that the model's annotation may rightly have is known; other names can be anything.
+        stranger = name == "model" and isinstance(annotation, str)
+        if stranger or not _admits(annotation, accepts):
             raise ValueError(
                 f"Parameter {positional[index].name!r} of {_name(function)} ({name!r}) must be of type "
                 f"{type_name}, not {positional[index].annotation!r}."
@@ -84,9 +85,8 @@ def _admits(annotation: Any, accepts: Accepts) -> bool:
     if annotation is inspect.Parameter.empty or annotation is Any or isinstance(annotation, typing.TypeVar):
         return True
     if isinstance(annotation, str):
-        # Imported for type checkers only. There is nothing to check but a builtin's name.
-        builtin = getattr(builtins, annotation, None)
-        return not isinstance(builtin, type) or accepts(builtin)
+        # Imported for type checkers only: nothing can be checked.
+        return True
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(_admits(member, accepts) for member in typing.get_args(annotation))

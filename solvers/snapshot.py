@@ -87,7 +87,7 @@ class ModelSnapshot:
         """Views of flat vectors ``[p]`` or ``[k, p]`` in the shapes of the parameters."""
         parts = torch.split(flat, self._sizes, dim=-1)
         lead = flat.shape[:-1]
-        return tuple(part.reshape(*lead, *p.shape) for part, p in zip(parts, self.parameters, strict=True))
+        return tuple(part.reshape((*lead, *p.shape)) for part, p in zip(parts, self.parameters, strict=True))
 
     def join(self, parts: Sequence[Tensor], batch_dims: int = 0) -> Tensor:
         """The inverse of :meth:`split`, for parts with ``batch_dims`` leading dimensions."""

@@ -72,7 +72,7 @@ def _behaviour(loss: Loss, output: Tensor, target: Tensor) -> bool | None:
     output, target = output.detach()[chosen], target[chosen.to(target.device)]
     try:
         together = loss(output, target)
-        apart = each_point(loss, output, target).double()
+        apart = each_point(loss, output, target).double() if together.numel() == 1 else together
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise LossMismatch(
             "The loss cannot be taken of these outputs and targets.",
