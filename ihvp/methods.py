@@ -89,7 +89,7 @@ class LissaOptions(MethodOptions):
     )
     scale: float = Field(10.0, gt=0.0, description="Must exceed the largest eigenvalue of H + λI.")
     rtol: RelativeTolerance = Field(1e-4, description="Stops when the update falls below rtol × the iterate.")
-    seed: int = Field(0, ge=0, description="Order of the minibatches.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Order of the minibatches.")
 
 
 class ArnoldiOptions(MethodOptions):
@@ -105,7 +105,7 @@ class ArnoldiOptions(MethodOptions):
     woodbury: bool = Field(
         False, description="Keep the part of b outside the eigenbasis as b/λ; needs hessian_perturbation > 0."
     )
-    seed: int = Field(0, ge=0, description="Start vector of the Lanczos process.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Start vector of the Lanczos process.")
 
 
 class MethodDescription(BaseModel):

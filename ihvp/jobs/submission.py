@@ -22,7 +22,10 @@ __all__ = [
     "RhsSpec",
 ]
 
-InlineRows = list[float] | list[list[float]]
+# Strict: "1.5" and true are not numbers. Failing fast: a body of a million faults costs one of them.
+Number = Annotated[float, Field(strict=True)]
+Row = Annotated[list[Number], Field(fail_fast=True)]
+InlineRows = Row | Annotated[list[Row], Field(fail_fast=True)]
 Tags = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=64)],
@@ -90,12 +93,12 @@ class JobSubmission(_Strict):
         AfterValidator(_known_method),
         Field(json_schema_extra={"enum": [m.value for m in InversionMethod]}),
     ] = "cg"
-    hessian_perturbation: float = Field(0.0, ge=0.0, allow_inf_nan=False, description="λ in (H + λI) x = b.")
+    hessian_perturbation: Number = Field(0.0, ge=0.0, allow_inf_nan=False, description="λ in (H + λI) x = b.")
     options: dict[str, Any] = Field(default_factory=dict, description="The method's options: GET /v1/methods.")
     curvature: Literal["hessian"] = "hessian"
     influence: InfluenceRequest | None = None
     priority: Priority = Priority.Normal
-    deadline_s: float | None = Field(
+    deadline_s: Number | None = Field(
         None,
         gt=0,
         le=30 * 24 * 3600,

@@ -37,7 +37,7 @@ Width = int
 class ArchitectureConfig(BaseModel):
     """Config of a built-in architecture; unknown fields are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @abstractmethod
     def layout(self) -> list[tuple[str, Shape]]:

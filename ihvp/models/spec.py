@@ -42,8 +42,10 @@ class LossSpec(_Strict):
     """The loss, averaged over the training points."""
 
     type: LossName
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="cross_entropy only.")
-    ignore_index: int | None = Field(None, description="cross_entropy only: targets that do not count.")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, strict=True, description="cross_entropy only.")
+    ignore_index: int | None = Field(
+        None, ge=-(2**63), lt=2**63, strict=True, description="cross_entropy only: targets that do not count."
+    )
 
 
 class DataSpec(_Strict):
@@ -51,15 +53,22 @@ class DataSpec(_Strict):
 
     inputs: TensorRef
     targets: TensorRef
-    batch_size: int = Field(1024, ge=1, description="Rows of one forward pass; the answer does not depend on it.")
+    batch_size: int = Field(
+        1024,
+        ge=1,
+        le=2**31 - 1,
+        strict=True,
+        description="Rows of one forward pass; the answer does not depend on it.",
+    )
 
 
 class ParameterSpec(_Strict):
     """Which parameters H is taken over."""
 
-    include: list[str] = Field(
+    include: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
         default_factory=lambda: ["*"],
         min_length=1,
+        max_length=256,
         description="Shell patterns over parameter names; the others are frozen.",
     )
 
