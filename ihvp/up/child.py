@@ -18,6 +18,8 @@ __all__ = ["BoundedLog", "start_child", "stop_group"]
 
 PR_SET_PDEATHSIG: Final = 1
 LOG_BYTES: Final = 16 * 1024 * 1024
+LAST_WORDS_BYTES: Final = 4096
+LAST_WORDS: Final = 200
 
 
 class BoundedLog:
@@ -39,6 +41,17 @@ class BoundedLog:
         file.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {why}\n".encode())
         file.flush()
         return file
+
+    def last_line(self) -> str:
+        """The last words in the log, and where it is."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, self.path.stat().st_size - LAST_WORDS_BYTES))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            lines = []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return f"{said[:LAST_WORDS]} ({self.path})"
 
     def trim(self) -> None:
         """Puts the log aside if it has reached its bound."""

@@ -76,7 +76,8 @@ class _Kept:
             self.failures = 0 if now - self.started_at > SETTLED_S else self.failures + 1
             pause = pause_before_restart(self.failures)
             self.restart_at = now + pause
-            say(f"{self.part.name} ended ({_how(status)}); restarting in {pause:g} s. Its log: {self.part.log.path}")
+            when = f"in {pause:g} s" if pause else "now"
+            say(f"{self.part.name} ended ({_how(status)}), restarting {when}. It said: {self.part.log.last_line()}")
         if self.process is None and now >= self.restart_at:
             self.start(now)
         self.part.log.trim()

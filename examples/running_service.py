@@ -1,0 +1,69 @@
+"""``ihvp up`` as a child of this program, gone with it however it ends."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ihvp.settings import child_environment
+from ihvp.up.child import start_child, stop_group
+
+__all__ = ["RunningService", "ServiceDidNotStart"]
+
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 12.0
+
+
+class ServiceDidNotStart(Exception):
+    """`ihvp up` ended, or was not ready in time; it has said why on standard error."""
+
+
+class RunningService:
+    """A service on a free port; a context manager that stops it.
+
+    Args:
+        data_dir: Its data directory.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._process = start_child(
+            [sys.executable, "-m", "ihvp.cli", "up", "--port", "0", "--data-dir", str(data_dir.absolute())],
+            environment=child_environment(),
+            cwd=Path(__file__).resolve().parent.parent,
+            stdout=subprocess.PIPE,
+            death_signal=signal.SIGTERM,
+        )
+
+    def wait_until_ready(self) -> str:
+        """The service's address, once it takes jobs.
+
+        Raises:
+            ServiceDidNotStart: It does not.
+        """
+        stdout = self._process.stdout
+        assert stdout is not None
+        give_up = time.monotonic() + START_TIMEOUT_S
+        line = b""
+        while not line.endswith(b"\n"):
+            left = give_up - time.monotonic()
+            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                raise ServiceDidNotStart(f"not ready within {START_TIMEOUT_S:g} s")
+            read = stdout.read1(4096)  # type: ignore[attr-defined]
+            if not read:
+                raise ServiceDidNotStart(f"exit status {self._process.wait()}")
+            line += read
+        return line.decode().split()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stop_group(self._process, STOP_TIMEOUT_S)
