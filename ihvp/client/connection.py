@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, connect_sse
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from ihvp.client.faults import error_from_response
 from ihvp.errors import ServiceUnreachable
@@ -196,7 +196,7 @@ def _worth_repeating(error: BaseException, *, idempotent: bool) -> bool:
     return idempotent and isinstance(error, httpx.TransportError | _Busy)
 
 
-_growing_pause = wait_exponential_jitter(initial=0.1, max=LONGEST_PAUSE_S, jitter=0.1)
+_growing_pause = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S)
 
 
 def _pause(state: RetryCallState) -> float:

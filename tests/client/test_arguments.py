@@ -1,0 +1,111 @@
+"""What ``submit`` and ``register_model`` accept is what the service's own models accept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ihvp.client.arguments import INLINE_ELEMENTS, Arguments
+from ihvp.client.uploads import BlobSource, Upload
+from ihvp.errors import InvalidInput, InvalidReference
+from ihvp.jobs.submission import RhsSpec
+from ihvp.models.spec import ModelSpec
+
+DIGEST = "sha256:" + "a" * 64
+
+
+class Uploads(dict[str, bytes]):
+    """Blobs by digest, as a service would hold them."""
+
+    def put(self, source: BlobSource) -> str:
+        upload = Upload.of(source)
+        self[upload.digest] = b"".join(upload.chunks())
+        return upload.digest
+
+
+@pytest.fixture
+def uploads() -> Uploads:
+    return Uploads()
+
+
+@pytest.fixture
+def arguments(uploads: Uploads) -> Arguments:
+    return Arguments(uploads.put)
+
+
+def test_a_small_array_is_sent_inline_exactly(arguments: Arguments, uploads: Uploads) -> None:
+    array = np.array([[0.1, 1e-38], [3.0, -0.0]], dtype=np.float32)
+    sent = RhsSpec.model_validate(arguments.rhs(array))
+    np.testing.assert_array_equal(np.asarray(sent.inline, dtype=np.float32), array)
+    assert not uploads
+
+
+@pytest.mark.parametrize(
+    "array", [np.ones(INLINE_ELEMENTS + 1), np.array([1.0, np.nan]), np.zeros((0, 3))], ids=["large", "nan", "empty"]
+)
+def test_what_json_cannot_hold_well_goes_as_a_blob(
+    arguments: Arguments, uploads: Uploads, array: np.ndarray[Any, Any]
+) -> None:
+    sent = RhsSpec.model_validate(arguments.rhs(array))
+    assert sent.blob in uploads
+
+
+def test_one_array_a_parameter_becomes_one_blob(arguments: Arguments, uploads: Uploads) -> None:
+    sent = arguments.rhs({"0.weight": np.ones((2, 3)), "0.bias": np.zeros(2)})
+    assert list(sent) == ["blob"]
+    assert sent["blob"] in uploads
+
+
+def test_gradient_points_may_be_arrays_or_references(arguments: Arguments, uploads: Uploads) -> None:
+    sent = RhsSpec.model_validate(arguments.rhs({"gradient_of": {"inputs": np.ones((2, 3)), "targets": DIGEST}}))
+    assert sent.gradient_of is not None
+    assert sent.gradient_of.inputs in uploads
+    assert sent.gradient_of.targets == DIGEST
+
+
+def test_files_and_references_are_told_apart(arguments: Arguments, uploads: Uploads, tmp_path: Path) -> None:
+    path = tmp_path / "b.npy"
+    np.save(path, np.ones(3))
+    assert arguments.rhs(str(path))["blob"] in uploads
+    assert arguments.rhs(path)["blob"] in uploads
+    assert arguments.rhs(f"{DIGEST}#b") == {"blob": f"{DIGEST}#b"}
+    with pytest.raises(InvalidReference):
+        arguments.rhs("sha256:abc")
+    with pytest.raises(FileNotFoundError):
+        arguments.rhs(str(tmp_path / "missing.npy"))
+
+
+def test_a_spec_is_completed_by_fields_and_its_arrays_uploaded(arguments: Arguments, uploads: Uploads) -> None:
+    architecture = {"type": "linear", "config": {"in_features": 2, "out_features": 1}}
+    document = arguments.model(
+        {"architecture": architecture, "loss": "cross_entropy"},
+        {
+            "weights": {"weight": np.ones((1, 2)), "bias": np.zeros(1)},
+            "loss": "mse",
+            "data": {"inputs": np.ones((3, 2)), "targets": np.ones((3, 1)), "batch_size": 7},
+            "dtype": None,
+        },
+    )
+    spec = ModelSpec.model_validate(document)
+    assert spec.loss.type == "mse"
+    assert spec.data.batch_size == 7
+    assert set(spec.blob_digests()) == set(uploads)
+    again = ModelSpec.model_validate(arguments.model(spec, {}))
+    assert again.digest == spec.digest
+
+
+def test_data_that_is_no_mapping_is_refused(arguments: Arguments) -> None:
+    with pytest.raises(InvalidInput, match="inputs"):
+        arguments.model({"data": np.ones(3)}, {})
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+def test_inline_numbers_survive_the_trip_bit_for_bit(values: list[float]) -> None:
+    array = np.array(values, dtype=np.float32)
+    sent = RhsSpec.model_validate(Arguments(Uploads().put).rhs(array))
+    assert np.asarray(sent.inline, dtype=np.float32).tobytes() == array.tobytes()
