@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ihvp.jobs.memory_store import MemoryJobStore
+from torch import Tensor
+
 from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.jobs.record import JobRecord
+from ihvp.jobs.submission import ResolvedRhs
+from ihvp.models.spec import ModelSpec
+from tests.workers.problems import Example, digits_mlp, job_request, new_id
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +31,44 @@ def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blobs(tmp_path: Path) -> FilesystemBlobStore:
     """An empty blob store."""
     return FilesystemBlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture(scope="session")
+def digits() -> Example:
+    """A digits MLP, trained once for all tests."""
+    return digits_mlp()
+
+
+@pytest.fixture(scope="session")
+def digits_hessian(digits: Example) -> Tensor:
+    """Its dense Hessian in float64."""
+    return digits.hessian()
+
+
+@pytest.fixture
+def memory_store() -> MemoryJobStore:
+    """An empty job store."""
+    return MemoryJobStore()
+
+
+@pytest.fixture
+def queued(memory_store: MemoryJobStore) -> JobRecord:
+    """A job that waits; its tensors do not exist."""
+    nowhere = "sha256:" + "0" * 64
+    spec = ModelSpec.model_validate(
+        {
+            "architecture": {"type": "linear", "config": {"in_features": 1, "out_features": 1}},
+            "weights": nowhere,
+            "loss": "mse",
+            "data": {"inputs": nowhere, "targets": nowhere},
+        }
+    )
+    return memory_store.create(new_id(), job_request(spec, 2, ResolvedRhs(blob=nowhere, shape=[2])))
+
+
+@pytest.fixture
+def claimed(memory_store: MemoryJobStore, queued: JobRecord) -> JobRecord:
+    """The same job, held by a worker."""
+    job = memory_store.claim("worker", 30.0)
+    assert job is not None
+    return job

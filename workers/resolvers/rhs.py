@@ -33,11 +33,12 @@ def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tenso
         b = model.gradients(blobs, rhs.gradient_of)
     else:
         b = _from_blob(blobs, str(rhs.blob), model)
-    if b.ndim not in (1, 2) or b.shape[-1] != model.num_params or list(b.shape) != rhs.shape:
+    p = model.num_params
+    if b.ndim not in (1, 2) or b.shape[-1] != p or list(b.shape) != rhs.shape:
         raise RhsShapeMismatch(
-            f"The model has {model.num_params} parameters, and b does not fit them.",
+            f"The model has {p} parameters, and b does not fit them.",
             given=str(list(b.shape)),
-            allowed=str(rhs.shape),
+            allowed=str(rhs.shape) if rhs.shape[-1] == p else f"[{p}] or [k, {p}]",
             hint="The model's layout says where each parameter stands.",
         )
     finite = torch.isfinite(b)

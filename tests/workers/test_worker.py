@@ -1,0 +1,210 @@
+"""A real Celery worker on a real Valkey: right answers, and nothing lost whatever dies."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ihvp.jobs.record import JobRecord
+from ihvp.jobs.states import JobState
+from ihvp.jobs.submission import GradientOf, JobRequest, ResolvedRhs
+from ihvp.methods import TerminationStatus
+from ihvp.settings import Settings
+from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
+from tests.workers.running import RunningWorker, Service, eventually
+
+pytestmark = pytest.mark.service
+
+Start = Callable[..., RunningWorker]
+
+
+@pytest.fixture
+def service(valkey: Settings) -> Service:
+    return Service(valkey)
+
+
+@pytest.fixture
+def start(service: Service, tmp_path: Path) -> Iterator[Start]:
+    workers: list[RunningWorker] = []
+
+    def start_one(**options: object) -> RunningWorker:
+        workers.append(RunningWorker(service, tmp_path / f"worker-{len(workers)}.log", **options))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.close()
+
+
+def quick(service: Service, digits: Example, first: int = 0) -> JobRequest:
+    """Milliseconds of work: gradients of three digits."""
+    rows = slice(first, first + 3)
+    blob = put_tensors(service.blobs, inputs=digits.x[rows], targets=digits.y[rows])
+    of = GradientOf(inputs=f"{blob}#inputs", targets=f"{blob}#targets")
+    rhs = ResolvedRhs(gradient_of=of, shape=[3, digits.num_params])
+    return job_request(digits.upload(service.blobs), digits.num_params, rhs)
+
+
+def long(service: Service, *, damping: float = 1e-4) -> JobRequest:
+    """Seconds of work that ends converged; with a tiny λ, minutes."""
+    example = softmax_regression(4000, 60, 8)
+    p = example.num_params
+    b = torch.randn(8, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[8, p])
+    options = {"maxiter": 1_000_000, "rtol": 1e-8}
+    return job_request(example.upload(service.blobs), p, rhs, options=options, hessian_perturbation=damping)
+
+
+def x_of(service: Service, job: JobRecord) -> Tensor:
+    assert job.result is not None, job.error
+    with safe_open(service.blobs.local_path(job.result.digest), framework="pt") as file:
+        found: Tensor = file.get_tensor("x")
+    return found
+
+
+def assert_certified(job: JobRecord) -> None:
+    assert job.state is JobState.Succeeded, job.error
+    assert job.result is not None
+    assert {c.status for c in job.result.certificate} == {TerminationStatus.Converged}
+
+
+def test_jobs_are_solved_and_torch_stays_out_of_the_parent(
+    service: Service, start: Start, digits: Example, digits_hessian: Tensor
+) -> None:
+    worker = start()
+    ids = [service.submit(quick(service, digits, first)) for first in (0, 3, 6)]
+    # Tokens that are delivered twice, or come late, make no second execution.
+    ids.append(service.submit(quick(service, digits, 9), tokens=3))
+    matrix = digits_hessian + 0.1 * torch.eye(digits.num_params, dtype=torch.float64)
+    for first, job_id in zip((0, 3, 6, 9), ids, strict=True):
+        job = service.finished(job_id)
+        assert_certified(job)
+        b = digits.gradients(digits.x[first : first + 3], digits.y[first : first + 3])
+        expected = torch.linalg.solve(matrix, b.T).T
+        assert float((x_of(service, job) - expected).norm() / expected.norm()) < 1e-6
+        assert job.attempt == 1
+        assert service.states(job_id) == ["queued", "running", "succeeded"]
+
+    def loaded(process: psutil.Process) -> str:
+        return Path(f"/proc/{process.pid}/maps").read_text()
+
+    assert "libtorch" in loaded(worker.child)
+    assert "libtorch" not in loaded(psutil.Process(worker.process.pid))
+    events = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+    claims = [e for e in events if e["event"] == "job_claimed"]
+    assert [(e["job_id"], e["attempt"]) for e in claims] == [(job_id, 1) for job_id in ids]
+
+    assert worker.terminate() < 5
+    assert worker.process.returncode == 0
+    assert not service.store.workers(), "a worker that ends in peace signs off"
+
+
+def test_a_killed_child_costs_seconds_and_no_job(
+    service: Service, start: Start, record_property: Callable[[str, object], None]
+) -> None:
+    worker = start()
+    job_id = service.submit(long(service))
+    service.solving(job_id)
+    killed_at = worker.kill_child()
+    eventually(lambda: service.store.get(job_id).attempt == 2)
+    recovery_s = time.monotonic() - killed_at
+    record_property("recovery_s", recovery_s)
+    print(f"claimed again {recovery_s:.2f} s after kill -9")
+    # The lease would have held for 30 s: the worker's next child took the job back itself.
+    assert recovery_s < 15
+    job = service.finished(job_id)
+    assert_certified(job)
+    assert job.attempt == 2
+    assert service.states(job_id) == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_sigterm_in_the_middle_of_a_solve_hands_the_job_to_the_next_worker(service: Service, start: Start) -> None:
+    first = start()
+    job_id = service.submit(long(service))
+    service.solving(job_id)
+    assert first.terminate() < 8
+    assert first.process.returncode == 0
+    assert service.store.get(job_id).state is JobState.Queued
+    start()
+    # No token is sent here: the worker that gave the job back has sent one.
+    assert_certified(service.finished(job_id))
+
+
+def test_ctrl_c_gives_the_job_back_as_well(service: Service, start: Start) -> None:
+    worker = start()
+    job_id = service.submit(long(service, damping=1e-12))
+    service.solving(job_id)
+    worker.process.send_signal(signal.SIGINT)
+    worker.process.wait(15)
+    assert service.store.get(job_id).state is JobState.Queued
+
+
+def test_a_cancelled_solve_ends_at_once_and_the_next_job_runs(service: Service, start: Start, digits: Example) -> None:
+    start()
+    job_id = service.submit(long(service, damping=1e-12))
+    service.solving(job_id)
+    asked = time.monotonic()
+    service.store.request_cancel(job_id)
+    assert service.finished(job_id).state is JobState.Cancelled
+    assert time.monotonic() - asked < 3
+    assert_certified(service.finished(service.submit(quick(service, digits))))
+
+
+def test_a_dead_parent_takes_its_child_with_it(service: Service, start: Start) -> None:
+    worker = start()
+    child = worker.child
+    worker.process.kill()
+    worker.process.wait()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+
+
+def test_a_model_that_kills_every_worker_fails_alone(
+    service: Service, start: Start, digits: Example, plugin_site: Path
+) -> None:
+    start(python_path=plugin_site)
+    spec = digits.upload(service.blobs, architecture={"type": "fatal", "config": {}})
+    b = put_tensors(service.blobs, b=torch.ones(digits.num_params))
+    rhs = ResolvedRhs(blob=b, shape=[digits.num_params])
+    fatal = service.submit(job_request(spec, digits.num_params, rhs))
+    after = service.submit(quick(service, digits))
+    job = service.finished(fatal, 60)
+    assert job.state is JobState.Failed
+    assert job.error is not None
+    assert job.error.code == "worker_lost"
+    assert job.attempt == 3
+    assert_certified(service.finished(after))
+
+
+def test_a_plugin_architecture_is_solved_like_a_built_in_one(
+    service: Service, start: Start, plugin_site: Path
+) -> None:
+    from torch import nn
+
+    left, right = nn.Linear(3, 2), nn.Linear(3, 2)
+    module = nn.ModuleDict({"left": left, "right": right})
+    architecture = {"type": "two-branches", "config": {"in_features": 3, "out_features": 2}}
+    example = Example(architecture, module, torch.randn(40, 3), torch.randint(0, 2, (40,)))
+    start(python_path=plugin_site)
+    b = torch.randn(2, 16, dtype=torch.float64)
+    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[2, 16])
+    spec = example.upload(service.blobs)
+    job = service.finished(service.submit(job_request(spec, 16, rhs, hessian_perturbation=2.0)))
+    assert_certified(job)
+    sizes = [tuple(p.shape) for p in module.parameters()]
+
+    def mean_loss(flat: Tensor) -> Tensor:
+        lw, lb, rw, rb = (part.reshape(shape) for part, shape in zip(flat.split([6, 2, 6, 2]), sizes, strict=True))
+        x = example.x.double()
+        return nn.functional.cross_entropy(torch.tanh(x @ lw.T + lb) * (x @ rw.T + rb), example.y)
+
+    matrix = torch.func.hessian(mean_loss)(example.flat) + 2.0 * torch.eye(16, dtype=torch.float64)
+    torch.testing.assert_close(x_of(service, job), torch.linalg.solve(matrix, b.T).T, rtol=1e-6, atol=1e-9)

@@ -1,0 +1,132 @@
+"""The pool child: the one process of a worker that loads torch and solves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from ihvp.jobs.redis_store import RedisJobStore
+
+from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.jobs.states import JobState
+from ihvp.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.execution import Executor
+
+__all__ = ["WorkerChild"]
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerChild:
+    """Everything that a pool child holds between jobs.
+
+    A worker has one child at a time, and every child of a worker has the same owner name. So a new child
+    knows that whoever held jobs under that name is dead, and takes them back at once instead of waiting
+    for their leases to run out.
+
+    Args:
+        settings: The service's settings.
+        owner: Name of the worker, made once in its parent process.
+        shutting_down: Says whether the parent was told to end.
+        wake: Publishes a token for a job id, for whichever worker is free.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        owner: str,
+        shutting_down: Callable[[], bool],
+        wake: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._wake = wake
+        self._shutting_down = shutting_down
+        self._store = RedisJobStore.from_settings(settings)
+        self._executor: Executor | None = None
+        self._predecessor_reclaimed = False
+        self._closed = threading.Event()
+        self._liveness = threading.Thread(target=self._stay_known, name="liveness", daemon=True)
+
+    def start(self) -> None:
+        """Takes back what a dead predecessor held, loads torch, and reports for work."""
+        self._try_reclaim()
+        self._executor = self._make_executor()
+        self._liveness.start()
+
+    def run_next(self) -> None:
+        """Executes the best waiting job, if there is one."""
+        if self._executor is None:
+            # Celery logs an exception of start() and lets the child take tasks all the same.
+            self.start()
+        if self._executor is None or self._shutting_down() or not self._try_reclaim():
+            return
+        try:
+            released = self._executor.run_next()
+        except StoreUnavailable as error:
+            # The job stays queued; the reconciler wakes a worker for it once the store is back.
+            _log.warning("claim_failed", error=str(error))
+            return
+        if released is not None:
+            self._publish(released)
+
+    def close(self) -> None:
+        """Signs off."""
+        self._closed.set()
+        if self._liveness.is_alive():
+            # Or its last sign of life could come after the sign-off.
+            self._liveness.join(timeout=1.0)
+        try:
+            self._store.worker_gone(self._owner)
+        except IhvpError as error:
+            _log.warning("sign_off_failed", error=str(error))
+
+    def _make_executor(self) -> Executor:
+        # Imported here, after the predecessor's jobs are free: importing torch takes seconds, in which
+        # another worker may have taken them.
+        import torch
+
+        from workers.execution import Executor
+
+        torch.set_num_threads(self._settings.threads_per_worker)
+        blobs = FilesystemBlobStore(self._settings.blob_dir, self._settings.max_store_bytes)
+        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down)
+
+    def _try_reclaim(self) -> bool:
+        """Reclaims the predecessor's jobs, once; never after this child has claimed one of its own."""
+        if self._predecessor_reclaimed:
+            return True
+        try:
+            reclaimed = self._store.reclaim_owner(self._owner, self._settings.max_attempts)
+        except StoreUnavailable as error:
+            _log.warning("reclaim_failed", error=str(error))
+            return False
+        self._predecessor_reclaimed = True
+        for job in reclaimed:
+            _log.warning("reclaimed_after_worker_death", job_id=job.job_id, state=job.state.value)
+            if job.state is JobState.Queued:
+                self._publish(job.job_id)
+        return True
+
+    def _publish(self, job_id: str) -> None:
+        try:
+            self._wake(job_id)
+        except Exception as error:  # the broker being away costs time, not the job: the reconciler publishes
+            _log.warning("wake_failed", job_id=job_id, error=str(error))
+
+    def _stay_known(self) -> None:
+        pause = self._settings.worker_alive_s / 3
+        while True:
+            try:
+                self._store.worker_alive(self._owner)
+            except IhvpError as error:
+                _log.warning("liveness_not_written", error=str(error))
+            except Exception:  # a thread that dies in silence would make a live worker look dead
+                _log.exception("liveness_failed")
+            if self._closed.wait(pause):
+                return

@@ -1,0 +1,94 @@
+"""A Celery worker's two processes: the parent that listens, and the child that solves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import uuid
+from types import FrameType
+from typing import Any
+
+from celery import Celery, signals
+
+from ihvp.settings import Settings
+from workers.broker import SOLVE_TASK, publish_token
+from workers.child import WorkerChild
+from workers.logs import configure_logs
+from workers.process import die_with_parent
+from workers.stop import ShutdownFlag
+
+__all__ = ["Worker"]
+
+_LOOK_AFTER_CHILD_S = 0.5
+
+
+class Worker:
+    """Wires a worker into Celery's signals and registers its task.
+
+    Made in the parent, before the pool forks: the child inherits the owner's name and the shared flag.
+    Nothing here imports torch or the solvers; the child does, once it is forked.
+
+    Args:
+        app: The Celery application.
+        settings: The service's settings.
+    """
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._parent_pid = os.getpid()
+        self._shutdown = ShutdownFlag()
+        self._child: WorkerChild | None = None
+        self.owner = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
+        # Registered eagerly: a pool child looks its tasks up by name.
+        app.task(name=SOLVE_TASK, ignore_result=True, shared=False, lazy=False)(self._solve)
+
+    def connect(self) -> None:
+        """Connects to the signals of this process's worker."""
+        # Celery holds receivers weakly unless told otherwise.
+        signals.setup_logging.connect(self._set_up_logging, weak=False)
+        signals.worker_ready.connect(self._parent_ready, weak=False)
+        signals.worker_shutting_down.connect(self._parent_shutting_down, weak=False)
+        signals.worker_process_init.connect(self._child_started, weak=False)
+        signals.worker_process_shutdown.connect(self._child_ending, weak=False)
+
+    def _solve(self, job_id: str) -> None:
+        """The task. Its job id is a hint that work waits; which job is taken is the store's to say."""
+        del job_id
+        if self._child is None:
+            raise RuntimeError("the task runs only in a prefork pool's child: start with --pool prefork")
+        self._child.run_next()
+
+    def _set_up_logging(self, **_: Any) -> None:
+        configure_logs(self._settings.log_level)
+
+    def _parent_ready(self, sender: Any, **_: Any) -> None:
+        # Celery replaces a dead child as soon as it hears of it, which for the first child it may not
+        # (its exit was seen to go unheard once it had run a task); by itself it looks every 5 s.
+        sender.hub.call_repeatedly(_LOOK_AFTER_CHILD_S, sender.pool.maintain_pool)
+        # On SIGINT and SIGQUIT, Celery waits for running tasks before it sends worker_shutting_down.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            previous = signal.getsignal(number)
+
+            def handle(received: int, frame: FrameType | None, previous: Any = previous) -> None:
+                self._shutdown.set()
+                if callable(previous):
+                    previous(received, frame)
+
+            signal.signal(number, handle)
+
+    def _parent_shutting_down(self, **_: Any) -> None:
+        self._shutdown.set()
+
+    def _child_started(self, **_: Any) -> None:
+        die_with_parent(self._parent_pid)
+        self._child = WorkerChild(self._settings, self.owner, self._shutdown, self._wake)
+        self._child.start()
+
+    def _child_ending(self, **_: Any) -> None:
+        if self._child is not None:
+            self._child.close()
+
+    def _wake(self, job_id: str) -> None:
+        publish_token(self._app, job_id)
