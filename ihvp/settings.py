@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ihvp.errors import SetupError
 
 __all__ = ["Settings", "child_environment", "get_settings"]
 
@@ -92,8 +94,16 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """This process's settings, read once."""
-    return Settings()
+    """This process's settings, read once.
+
+    Raises:
+        SetupError: A variable has a value that its setting cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"IHVP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise SetupError(f"{'; '.join(faults)}.", hint="docs/settings.md says what each setting takes.") from None
 
 
 def child_environment(**overrides: str) -> dict[str, str]:
