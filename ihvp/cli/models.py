@@ -12,7 +12,7 @@ from ihvp.errors import InvalidInput
 
 __all__ = ["add_to"]
 
-models = typer.Typer(help="List, show and register models.", invoke_without_command=True)
+models = typer.Typer(invoke_without_command=True)
 
 
 @models.callback()
