@@ -1,0 +1,298 @@
+"""Every operation of the job store as a call to the server; the meaning is in the Lua files, the I/O elsewhere."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from ihvp.errors import SetupError
+from ihvp.jobs import rules
+from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.states import JobState
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.submission import JobRequest
+from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
+from ihvp.settings import Settings
+
+__all__ = ["SCHEMA_VERSION", "JobCalls"]
+
+T = TypeVar("T")
+SCHEMA_VERSION: Final = 1
+
+
+class JobCalls:
+    """Builds the calls.
+
+    Args:
+        settings: Has the namespace and the number of events kept.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = f"{{{settings.namespace}}}"
+        self._event_limit = settings.event_limit
+
+    @property
+    def channel(self) -> str:
+        """Where the id of each changed job is published."""
+        return f"{self._prefix}:events"
+
+    def create(self, job_id: str, request: JobRequest) -> Call[JobRecord]:
+        """``JobStore.create``."""
+        args = (
+            job_id,
+            request.model_dump_json(),
+            request.method.value,
+            request.model.reference or "",
+            json.dumps(request.tags),
+            json.dumps(rules.request_blobs(request)),
+            "" if request.deadline_s is None else _microseconds(request.deadline_s),
+            _microseconds(rules.HEAD_START_S[request.priority]),
+            self._event_limit,
+        )
+        return Call("create", args, _outcome(_record, job_id))
+
+    def get(self, job_id: str) -> Call[JobRecord]:
+        """``JobStore.get``."""
+        return Call("get", (job_id,), _outcome(_record, job_id))
+
+    def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
+        """``JobStore.list``."""
+        before = [at for at in (rules.listing_cursor(cursor), _stamp(wanted.created_before)) if at is not None]
+        after = _stamp(wanted.created_after)
+        args = (
+            limit,
+            max(rules.SCAN_BOUND, limit),
+            wanted.state.value if wanted.state else "",
+            wanted.method.value if wanted.method else "",
+            wanted.model or "",
+            json.dumps(wanted.tags),
+            min(before) if before else "",
+            "" if after is None else after,
+        )
+        return Call("list", args, _page)
+
+    def queue_position(self, job_id: str) -> Call[int | None]:
+        """``JobStore.queue_position``."""
+        return Call("ZRANK", (f"{self._prefix}:queue", job_id), _optional_int)
+
+    def queue_length(self) -> Call[int]:
+        """``JobStore.queue_length``."""
+        return Call("ZCARD", (f"{self._prefix}:queue",), int)
+
+    def claim(self, owner: str, lease_s: float) -> Call[JobRecord | None]:
+        """``JobStore.claim``."""
+        return Call("claim", (owner, _microseconds(lease_s), _op(), self._event_limit), _claimed)
+
+    def renew(self, job_id: str, attempt: int, lease_s: float) -> Call[LeaseState]:
+        """``JobStore.renew``."""
+        return Call("renew", (job_id, attempt, _microseconds(lease_s)), _lease)
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> Call[LeaseState]:
+        """``JobStore.report``."""
+        args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit)
+        return Call("report", args, _lease)
+
+    def finish(
+        self,
+        job_id: str,
+        attempt: int,
+        state: JobState,
+        *,
+        result: ResultSummary | None = None,
+        error: JobError | None = None,
+    ) -> Call[JobRecord]:
+        """``JobStore.succeed`` and ``fail``, and ``stop`` once its state is checked."""
+        args = (
+            job_id,
+            attempt,
+            state.value,
+            result.model_dump_json() if result else "",
+            json.dumps(rules.result_blobs(result)) if result else "",
+            error.model_dump_json() if error else "",
+            _op(),
+            self._event_limit,
+        )
+        return Call("finish", args, _outcome(_record, job_id, attempt))
+
+    def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None) -> Call[JobRecord]:
+        """``JobStore.stop``."""
+        return self.finish(job_id, attempt, state, result=rules.kept_result(state, result))
+
+    def release(self, job_id: str, attempt: int) -> Call[None]:
+        """``JobStore.release``."""
+        return Call("release", (job_id, attempt, _op(), self._event_limit), _outcome(_nothing, job_id, attempt))
+
+    def request_cancel(self, job_id: str) -> Call[JobRecord]:
+        """``JobStore.request_cancel``."""
+        return Call("cancel", (job_id, self._event_limit), _outcome(_record, job_id))
+
+    def delete(self, job_id: str) -> Call[None]:
+        """``JobStore.delete``."""
+        return Call("delete", (job_id,), _outcome(_nothing, job_id))
+
+    def events(self, job_id: str, after: str, limit: int) -> Call[Sequence[JobEvent]]:
+        """``JobStore.events``."""
+        milliseconds, number = rules.event_position(after)
+        return Call("events", (job_id, f"{milliseconds}-{number}", limit), _outcome(_events, job_id))
+
+    def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
+        """``JobStore.reclaim_lapsed``."""
+        args = (max_attempts, _lost_template(), rules.BATCH, self._event_limit)
+        return Call("reclaim_lapsed", args, _reclaimed)
+
+    def reclaim_owner(self, owner: str, max_attempts: int) -> Call[Sequence[Reclaimed]]:
+        """``JobStore.reclaim_owner``."""
+        return Call("reclaim_owner", (owner, max_attempts, _lost_template(), self._event_limit), _reclaimed)
+
+    def expire_overdue(self, grace_s: float) -> Call[Sequence[str]]:
+        """``JobStore.expire_overdue``."""
+        return Call("expire_overdue", (_microseconds(grace_s), rules.BATCH, self._event_limit), _rest)
+
+    def drop_results(self, finished_before_s: float, limit: int) -> Call[Sequence[str]]:
+        """``JobStore.drop_results``."""
+        return Call("drop_results", (_microseconds(finished_before_s), limit), _rest)
+
+    def referenced_blobs(self) -> Call[set[str]]:
+        """``JobStore.referenced_blobs``."""
+        return Call("HKEYS", (f"{self._prefix}:blobs",), set)
+
+    def worker_alive(self, worker_id: str) -> Call[None]:
+        """``JobStore.worker_alive``."""
+        return Call("worker_alive", (worker_id, _microseconds(rules.FORGET_WORKER_S)), _nothing)
+
+    def worker_gone(self, worker_id: str) -> Call[None]:
+        """``JobStore.worker_gone``."""
+        return Call("worker_gone", (worker_id,), _nothing)
+
+    def workers(self) -> Call[Sequence[WorkerInfo]]:
+        """``JobStore.workers``."""
+        return Call("workers", (), _workers)
+
+    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> Call[bool]:
+        """``JobStore.acquire_leadership``."""
+        return Call("lead", (name, holder, max(1, round(ttl_s * 1000))), bool)
+
+    def ping(self) -> Call[None]:
+        """``JobStore.ping``."""
+        return Call("ping", (), _check_schema)
+
+
+def _op() -> str:
+    """Marks one write of a worker: when a broken link makes the client send it twice, the second changes nothing."""
+    return secrets.token_hex(8)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def _stamp(moment: Any) -> int | None:
+    return None if moment is None else to_microseconds(moment)
+
+
+def _lost_template() -> str:
+    return rules.worker_lost_error("{losses}").model_dump_json()
+
+
+def _outcome(parse: Callable[[Any], T], job_id: str, attempt: int = 0) -> Callable[[Any], T]:
+    def read(answer: Any) -> T:
+        kind, *rest = answer
+        if kind == "ok":
+            return parse(answer)
+        if kind == "not_found":
+            raise rules.job_not_found(job_id)
+        if kind == "exists":
+            raise rules.job_exists(job_id)
+        if kind == "stale":
+            raise rules.stale_attempt(job_id, attempt, int(rest[0]), rest[1])
+        if kind == "finished":
+            raise rules.already_finished(job_id, JobState(rest[0]))
+        raise rules.not_finished(job_id, JobState(rest[0]))
+
+    return read
+
+
+def _record(answer: Any) -> JobRecord:
+    _, job_id, flat = answer
+    return _job(job_id, flat)
+
+
+def _job(job_id: str, flat: list[str]) -> JobRecord:
+    fields = hash_fields(flat)
+
+    def moment(name: str) -> Any:
+        return from_microseconds(int(fields[name])) if name in fields else None
+
+    def document(name: str, model: Any) -> Any:
+        return model.model_validate_json(fields[name]) if name in fields else None
+
+    return JobRecord(
+        id=job_id,
+        state=JobState(fields["state"]),
+        revision=int(fields["revision"]),
+        attempt=int(fields["attempt"]),
+        created_at=moment("created"),
+        started_at=moment("started"),
+        finished_at=moment("finished"),
+        deadline_at=moment("deadline"),
+        request=JobRequest.model_validate_json(fields["request"]),
+        progress=document("progress", Progress),
+        result=document("result", ResultSummary),
+        error=document("error", JobError),
+        cancel_requested="cancel" in fields,
+        owner=fields.get("owner"),
+        result_removed="removed" in fields,
+    )
+
+
+def _page(answer: Any) -> Page:
+    _, cursor, *jobs = answer
+    return Page([_job(job_id, flat) for job_id, flat in jobs], cursor or None)
+
+
+def _claimed(answer: Any) -> JobRecord | None:
+    return None if answer[0] == "none" else _record(answer)
+
+
+def _lease(answer: Any) -> LeaseState:
+    return LeaseState(answer[1])
+
+
+def _events(answer: Any) -> Sequence[JobEvent]:
+    events = []
+    for position, flat in answer[1]:
+        fields = hash_fields(flat)
+        events.append(JobEvent(id=position, type=fields["type"], data=json.loads(fields["data"])))
+    return events
+
+
+def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
+    return [Reclaimed(job_id, JobState(state)) for job_id, state in answer[1:]]
+
+
+def _workers(answer: Any) -> Sequence[WorkerInfo]:
+    return [WorkerInfo(worker, int(age) / 1e6) for worker, age in hash_fields(answer[1:]).items()]
+
+
+def _rest(answer: Any) -> Sequence[str]:
+    return list(answer[1:])
+
+
+def _nothing(answer: Any) -> None:
+    del answer
+
+
+def _optional_int(answer: Any) -> int | None:
+    return None if answer is None else int(answer)
+
+
+def _check_schema(answer: Any) -> None:
+    if int(answer) != SCHEMA_VERSION:
+        raise SetupError(
+            "The job store holds data in another version's layout.",
+            given=f"layout {answer}",
+            allowed=f"layout {SCHEMA_VERSION}",
+            hint="Run the version of ihvp that wrote it, or set IHVP_NAMESPACE to start an empty store beside it.",
+        )

@@ -1,0 +1,3 @@
+-- Events after a position. ARGV: id, position, limit. Answers: {'ok', entries} | {'not_found'}
+if redis.call('EXISTS', job_key(ARGV[1])) == 0 then return {'not_found'} end
+return {'ok', redis.call('XRANGE', key('events:' .. ARGV[1]), '(' .. ARGV[2], '+', 'COUNT', ARGV[3])}

@@ -1,0 +1,20 @@
+-- Ends a running job as its worker says, unless a cancellation was asked for.
+-- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit
+-- Answers: record | {'stale', attempt, state} | {'not_found'}
+local job, op, limit = facts(ARGV[1]), ARGV[7], ARGV[8]
+if not job then return {'not_found'} end
+if job.op == op then return record(job.id) end
+if not current(job, ARGV[2]) then return {'stale', int(job.attempt), job.state} end
+local state, result, yields, err = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local now, changes = clock(), {'op', op}
+if job.cancel then
+  state = 'cancelled'
+elseif result ~= '' then
+  changes = {'op', op, 'result', result, 'yields', yields}
+  refer(yields, 1)
+  redis.call('ZADD', key('results'), int(now), job.id)
+elseif err ~= '' then
+  changes = {'op', op, 'error', err}
+end
+move(job, state, now, limit, changes)
+return record(job.id)

@@ -1,0 +1,48 @@
+-- Jobs that pass a filter, newest first. It looks at a bounded number of them and then hands back a cursor.
+-- ARGV: limit, most to look at, state or '', method or '', model or '', tags, created before or '', created after or ''
+-- Answers: {'ok', cursor or '', {id, fields}, ...}
+local limit, bound = tonumber(ARGV[1]), tonumber(ARGV[2])
+local state, method, model, tags = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
+local before = ARGV[7] == '' and '+inf' or '(' .. ARGV[7]
+local after = ARGV[8] == '' and '-inf' or '(' .. ARGV[8]
+local index = state == '' and key('jobs') or key('jobs:' .. state)
+local CHUNK = 100
+
+local function passes(id)
+  if method == '' and model == '' and next(tags) == nil then return true end
+  local job = redis.call('HMGET', job_key(id), 'method', 'model', 'tags')
+  if method ~= '' and job[1] ~= method then return false end
+  -- A name stands for all of its versions.
+  if model ~= '' and job[2] ~= model and string.sub(job[2], 1, #model + 1) ~= model .. '@' then return false end
+  if next(tags) ~= nil then
+    local has = cjson.decode(job[3])
+    for name, value in pairs(tags) do
+      if has[name] ~= value then return false end
+    end
+  end
+  return true
+end
+
+local found, seen, cursor = {'ok', ''}, 0, ''
+while true do
+  local chunk = redis.call('ZREVRANGEBYSCORE', index, before, after, 'WITHSCORES', 'LIMIT', 0, CHUNK)
+  for at = 1, #chunk, 2 do
+    local id, created = chunk[at], chunk[at + 1]
+    seen = seen + 1
+    if passes(id) then
+      -- One more than asked for passes, so there is another page.
+      if #found - 2 == limit then
+        found[2] = cursor
+        return found
+      end
+      found[#found + 1] = {id, redis.call('HGETALL', job_key(id))}
+    end
+    cursor = created
+    if seen == bound then
+      found[2] = cursor
+      return found
+    end
+  end
+  if #chunk < 2 * CHUNK then return found end
+  before = '(' .. cursor
+end

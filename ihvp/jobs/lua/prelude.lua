@@ -1,0 +1,128 @@
+-- In front of every job script: key layout, clock, and the one way a job changes its state.
+--
+-- KEYS[1] = P, the namespace in braces. Every key starts with it, so all fall into one slot of a cluster.
+-- All times are microseconds since 1970 on the server's clock: whole numbers below 2^53, exact as doubles.
+--
+--   P:schema          string   version of this layout
+--   P:job:<id>        hash     one job
+--       request, method, model, tags    what was asked for; never changes (the last three serve the filters)
+--       needs                           JSON list of the blobs it needs while it lives
+--       created, deadline, score        times; score is its place in the queue
+--       state, revision, attempt        see ihvp/jobs/states.py; every change adds one to revision
+--       losses                          workers that died on it (a warm shutdown is none)
+--       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
+--       yields                          JSON list of the blobs its result consists of
+--       op                              mark of the last write by a worker, so that a repeated call is recognised
+--   P:queue           zset     waiting jobs by score: created time, less or more ten minutes by priority
+--   P:leases          zset     running jobs by the end of their lease
+--   P:deadlines       zset     unfinished jobs that have a deadline, by it
+--   P:jobs            zset     all jobs by created time, which no two share
+--   P:jobs:<state>    zset     the same, of one state
+--   P:results         zset     finished jobs that still have a result, by the time they ended
+--   P:blobs           hash     digest -> how many jobs refer to it
+--   P:claims          hash     owner -> '<op> <job id>' of its last claim
+--   P:events:<id>     stream   the job's events: type, data
+--   P:workers         zset     workers by the time they last reported themselves
+--   P:leader:<role>   string   holder of a role
+--   P:events          channel  the id of each job that changed
+--
+-- A script answers {'ok', ...} or {<what is wrong>, ...}.
+
+local SCHEMA = '1'
+
+local function key(name) return KEYS[1] .. ':' .. name end
+local function job_key(id) return key('job:' .. id) end
+local function int(number) return string.format('%.0f', number) end
+
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
+local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
+  'yields', 'op'}
+local function facts(id)
+  local values = redis.call('HMGET', job_key(id), unpack(FACTS))
+  if not values[1] then return nil end
+  local job = {id = id}
+  for at, name in ipairs(FACTS) do job[name] = values[at] or nil end
+  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score'}) do
+    job[name] = tonumber(job[name])
+  end
+  return job
+end
+
+local function record(id)
+  local flat = redis.call('HGETALL', job_key(id))
+  return {'ok', id, flat}
+end
+
+local function finished(state) return state ~= 'queued' and state ~= 'running' end
+
+-- Counts or uncounts the references of a JSON list of digests.
+local function refer(list, by)
+  if not list then return end
+  for _, digest in ipairs(cjson.decode(list)) do
+    if redis.call('HINCRBY', key('blobs'), digest, by) <= 0 then redis.call('HDEL', key('blobs'), digest) end
+  end
+end
+
+local function announce(id, limit, kind, data)
+  redis.call('XADD', key('events:' .. id), 'MAXLEN', '~', limit, '*', 'type', kind, 'data', data)
+  redis.call('PUBLISH', key('events'), id)
+end
+
+-- Moves a job to a state: every index, the revision, and the event. `changes` are further fields, flat.
+local function move(job, state, now, limit, changes)
+  local id, from, created = job.id, job.state, int(job.created)
+  job.state, job.revision = state, job.revision + 1
+  redis.call('HSET', job_key(id), 'state', state, 'revision', int(job.revision), unpack(changes or {}))
+  redis.call('ZREM', key('jobs:' .. from), id)
+  redis.call('ZADD', key('jobs:' .. state), created, id)
+  if from == 'queued' then redis.call('ZREM', key('queue'), id) end
+  if from == 'running' then
+    redis.call('ZREM', key('leases'), id)
+    redis.call('HDEL', job_key(id), 'owner')
+  end
+  if state == 'queued' then
+    redis.call('HDEL', job_key(id), 'started', 'progress')
+    redis.call('ZADD', key('queue'), int(job.score), id)
+  elseif finished(state) then
+    redis.call('HSET', job_key(id), 'finished', int(now))
+    redis.call('ZREM', key('deadlines'), id)
+    refer(job.needs, -1)
+  end
+  local data = string.format('{"state":"%s","attempt":%.0f,"revision":%.0f}', state, job.attempt, job.revision)
+  announce(id, limit, 'state', data)
+end
+
+-- Whether a worker's attempt is still the job's current one.
+local function current(job, attempt)
+  return job and job.state == 'running' and job.attempt == tonumber(attempt)
+end
+
+-- What a worker should know when it writes.
+local function advice(job, now)
+  if job.cancel then return 'cancel_requested' end
+  if job.deadline and now > job.deadline then return 'deadline_passed' end
+  return 'held'
+end
+
+-- Takes a job from a lost worker. `err` is the JSON of the error it fails with; {losses} in it is filled in.
+local function reclaim(job, now, limit, max_attempts, err)
+  local losses = job.losses + 1
+  redis.call('HSET', job_key(job.id), 'losses', int(losses))
+  if job.cancel then
+    move(job, 'cancelled', now, limit)
+  elseif losses >= max_attempts then
+    move(job, 'failed', now, limit, {'error', (string.gsub(err, '{losses}', int(losses)))})
+  else
+    move(job, 'queued', now, limit)
+  end
+  return {job.id, job.state}
+end
+
+local function claim_schema()
+  redis.call('SET', key('schema'), SCHEMA, 'NX')
+end

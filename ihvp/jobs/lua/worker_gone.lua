@@ -1,0 +1,4 @@
+-- Forgets a worker. ARGV: worker. Answers: {'ok'}
+redis.call('ZREM', key('workers'), ARGV[1])
+redis.call('HDEL', key('claims'), ARGV[1])
+return {'ok'}

@@ -1,0 +1,276 @@
+"""The job store on Valkey or Redis, for processes that block (workers) and for those that await (the API)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from ihvp.jobs.calls import JobCalls
+from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.rules import OVERDUE_GRACE_S
+from ihvp.jobs.states import JobState
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.submission import JobRequest
+from ihvp.keyvalue.connection import AsyncExecutor, Executor
+from ihvp.settings import Settings
+
+__all__ = ["AsyncRedisJobStore", "RedisJobStore"]
+
+_PACKAGE = "ihvp.jobs"
+
+
+class RedisJobStore:
+    """``JobStore`` for threads that may block; they can share one.
+
+    Args:
+        calls: The operations.
+        executor: Carries them out.
+        overdue_grace_s: How long past its deadline a running job may take to stop.
+    """
+
+    def __init__(self, calls: JobCalls, executor: Executor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
+        self._calls = calls
+        self._run = executor.run
+        self._executor = executor
+        self._overdue_grace_s = overdue_grace_s
+
+    @classmethod
+    def from_settings(cls, settings: Settings, overdue_grace_s: float = OVERDUE_GRACE_S) -> RedisJobStore:
+        """The store that the settings name; it connects when it is first used."""
+        return cls(JobCalls(settings), Executor(settings, _PACKAGE), overdue_grace_s)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._executor.close()
+
+    def create(self, job_id: str, request: JobRequest) -> JobRecord:
+        """See ``JobStore.create``."""
+        return self._run(self._calls.create(job_id, request))
+
+    def get(self, job_id: str) -> JobRecord:
+        """See ``JobStore.get``."""
+        return self._run(self._calls.get(job_id))
+
+    def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
+        """See ``JobStore.list``."""
+        return self._run(self._calls.list(wanted, limit, cursor))
+
+    def queue_position(self, job_id: str) -> int | None:
+        """See ``JobStore.queue_position``."""
+        return self._run(self._calls.queue_position(job_id))
+
+    def queue_length(self) -> int:
+        """See ``JobStore.queue_length``."""
+        return self._run(self._calls.queue_length())
+
+    def claim(self, owner: str, lease_s: float) -> JobRecord | None:
+        """See ``JobStore.claim``."""
+        return self._run(self._calls.claim(owner, lease_s))
+
+    def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
+        """See ``JobStore.renew``."""
+        return self._run(self._calls.renew(job_id, attempt, lease_s))
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
+        """See ``JobStore.report``."""
+        return self._run(self._calls.report(job_id, attempt, progress))
+
+    def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
+        """See ``JobStore.succeed``."""
+        return self._run(self._calls.finish(job_id, attempt, JobState.Succeeded, result=result))
+
+    def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
+        """See ``JobStore.fail``."""
+        return self._run(self._calls.finish(job_id, attempt, JobState.Failed, error=error))
+
+    def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
+        """See ``JobStore.stop``."""
+        return self._run(self._calls.stop(job_id, attempt, state, result))
+
+    def release(self, job_id: str, attempt: int) -> None:
+        """See ``JobStore.release``."""
+        self._run(self._calls.release(job_id, attempt))
+
+    def request_cancel(self, job_id: str) -> JobRecord:
+        """See ``JobStore.request_cancel``."""
+        return self._run(self._calls.request_cancel(job_id))
+
+    def delete(self, job_id: str) -> None:
+        """See ``JobStore.delete``."""
+        self._run(self._calls.delete(job_id))
+
+    def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
+        """See ``JobStore.events``."""
+        return self._run(self._calls.events(job_id, after, limit))
+
+    def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_lapsed``."""
+        return self._run(self._calls.reclaim_lapsed(max_attempts))
+
+    def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_owner``."""
+        return self._run(self._calls.reclaim_owner(owner, max_attempts))
+
+    def expire_overdue(self) -> Sequence[str]:
+        """See ``JobStore.expire_overdue``."""
+        return self._run(self._calls.expire_overdue(self._overdue_grace_s))
+
+    def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_results``."""
+        return self._run(self._calls.drop_results(finished_before_s, limit))
+
+    def referenced_blobs(self) -> set[str]:
+        """See ``JobStore.referenced_blobs``."""
+        return self._run(self._calls.referenced_blobs())
+
+    def worker_alive(self, worker_id: str) -> None:
+        """See ``JobStore.worker_alive``."""
+        self._run(self._calls.worker_alive(worker_id))
+
+    def worker_gone(self, worker_id: str) -> None:
+        """See ``JobStore.worker_gone``."""
+        self._run(self._calls.worker_gone(worker_id))
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        """See ``JobStore.workers``."""
+        return self._run(self._calls.workers())
+
+    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
+        """See ``JobStore.acquire_leadership``."""
+        return self._run(self._calls.acquire_leadership(name, holder, ttl_s))
+
+    def ping(self) -> None:
+        """See ``JobStore.ping``."""
+        self._run(self._calls.ping())
+
+
+class AsyncRedisJobStore:
+    """``JobStore``, awaited; belongs to one event loop.
+
+    Args:
+        calls: The operations.
+        executor: Carries them out.
+        overdue_grace_s: How long past its deadline a running job may take to stop.
+    """
+
+    def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
+        self._calls = calls
+        self._run = executor.run
+        self._executor = executor
+        self._overdue_grace_s = overdue_grace_s
+
+    @classmethod
+    def from_settings(cls, settings: Settings, overdue_grace_s: float = OVERDUE_GRACE_S) -> AsyncRedisJobStore:
+        """The store that the settings name; it connects when it is first used."""
+        return cls(JobCalls(settings), AsyncExecutor(settings, _PACKAGE), overdue_grace_s)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._executor.close()
+
+    def changes(self) -> AsyncIterator[str]:
+        """The id of each job that changes from now on; a job may be named more than once for one change.
+
+        Raises:
+            StoreUnavailable: The link broke: what changed meanwhile was not heard.
+        """
+        return self._executor.messages(self._calls.channel)
+
+    async def create(self, job_id: str, request: JobRequest) -> JobRecord:
+        """See ``JobStore.create``."""
+        return await self._run(self._calls.create(job_id, request))
+
+    async def get(self, job_id: str) -> JobRecord:
+        """See ``JobStore.get``."""
+        return await self._run(self._calls.get(job_id))
+
+    async def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
+        """See ``JobStore.list``."""
+        return await self._run(self._calls.list(wanted, limit, cursor))
+
+    async def queue_position(self, job_id: str) -> int | None:
+        """See ``JobStore.queue_position``."""
+        return await self._run(self._calls.queue_position(job_id))
+
+    async def queue_length(self) -> int:
+        """See ``JobStore.queue_length``."""
+        return await self._run(self._calls.queue_length())
+
+    async def claim(self, owner: str, lease_s: float) -> JobRecord | None:
+        """See ``JobStore.claim``."""
+        return await self._run(self._calls.claim(owner, lease_s))
+
+    async def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
+        """See ``JobStore.renew``."""
+        return await self._run(self._calls.renew(job_id, attempt, lease_s))
+
+    async def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
+        """See ``JobStore.report``."""
+        return await self._run(self._calls.report(job_id, attempt, progress))
+
+    async def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
+        """See ``JobStore.succeed``."""
+        return await self._run(self._calls.finish(job_id, attempt, JobState.Succeeded, result=result))
+
+    async def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
+        """See ``JobStore.fail``."""
+        return await self._run(self._calls.finish(job_id, attempt, JobState.Failed, error=error))
+
+    async def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
+        """See ``JobStore.stop``."""
+        return await self._run(self._calls.stop(job_id, attempt, state, result))
+
+    async def release(self, job_id: str, attempt: int) -> None:
+        """See ``JobStore.release``."""
+        await self._run(self._calls.release(job_id, attempt))
+
+    async def request_cancel(self, job_id: str) -> JobRecord:
+        """See ``JobStore.request_cancel``."""
+        return await self._run(self._calls.request_cancel(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """See ``JobStore.delete``."""
+        await self._run(self._calls.delete(job_id))
+
+    async def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
+        """See ``JobStore.events``."""
+        return await self._run(self._calls.events(job_id, after, limit))
+
+    async def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_lapsed``."""
+        return await self._run(self._calls.reclaim_lapsed(max_attempts))
+
+    async def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_owner``."""
+        return await self._run(self._calls.reclaim_owner(owner, max_attempts))
+
+    async def expire_overdue(self) -> Sequence[str]:
+        """See ``JobStore.expire_overdue``."""
+        return await self._run(self._calls.expire_overdue(self._overdue_grace_s))
+
+    async def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_results``."""
+        return await self._run(self._calls.drop_results(finished_before_s, limit))
+
+    async def referenced_blobs(self) -> set[str]:
+        """See ``JobStore.referenced_blobs``."""
+        return await self._run(self._calls.referenced_blobs())
+
+    async def worker_alive(self, worker_id: str) -> None:
+        """See ``JobStore.worker_alive``."""
+        await self._run(self._calls.worker_alive(worker_id))
+
+    async def worker_gone(self, worker_id: str) -> None:
+        """See ``JobStore.worker_gone``."""
+        await self._run(self._calls.worker_gone(worker_id))
+
+    async def workers(self) -> Sequence[WorkerInfo]:
+        """See ``JobStore.workers``."""
+        return await self._run(self._calls.workers())
+
+    async def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
+        """See ``JobStore.acquire_leadership``."""
+        return await self._run(self._calls.acquire_leadership(name, holder, ttl_s))
+
+    async def ping(self) -> None:
+        """See ``JobStore.ping``."""
+        await self._run(self._calls.ping())

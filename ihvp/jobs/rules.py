@@ -1,0 +1,145 @@
+"""What every job store applies in the same way: order of the queue, errors, and the syntax of positions."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ihvp.errors import (
+    Conflict,
+    InvalidInput,
+    JobAlreadyFinished,
+    JobNotFinished,
+    JobNotFound,
+    StaleAttempt,
+)
+from ihvp.jobs.record import JobError, ResultSummary
+from ihvp.jobs.states import JobState
+from ihvp.jobs.submission import JobRequest, Priority
+
+__all__ = [
+    "BATCH",
+    "FORGET_WORKER_S",
+    "HEAD_START_S",
+    "OVERDUE_GRACE_S",
+    "SCAN_BOUND",
+    "already_finished",
+    "event_position",
+    "job_exists",
+    "job_not_found",
+    "kept_result",
+    "listing_cursor",
+    "not_finished",
+    "request_blobs",
+    "result_blobs",
+    "stale_attempt",
+    "worker_lost_error",
+]
+
+# The queue is ordered by created time less this. So a low job overtakes every high one that comes twenty minutes
+# later: waiting counts, and nothing starves.
+HEAD_START_S: Final = {Priority.High: 600.0, Priority.Normal: 0.0, Priority.Low: -600.0}
+# How long past its deadline a running job may take to stop and hand over what it has reached.
+OVERDUE_GRACE_S: Final = 15.0
+# Most jobs one call of reclaim or expire takes; the next round takes more.
+BATCH: Final = 500
+# Most jobs one page of a filtered listing looks at.
+SCAN_BOUND: Final = 1000
+FORGET_WORKER_S: Final = 24 * 3600.0
+
+
+def worker_lost_error(losses: int | str) -> JobError:
+    """The error of a job that worker after worker died on."""
+    return JobError(
+        code="worker_lost",
+        message=f"Workers that died while they ran this job: {losses}.",
+        hint="Most likely it needs more memory than a worker has: try cg, a smaller data.batch_size, or fewer "
+        "right-hand sides.",
+    )
+
+
+def request_blobs(request: JobRequest) -> list[str]:
+    """The blobs a job needs while it lives, each once."""
+    return sorted(set(request.blob_digests()))
+
+
+def result_blobs(result: ResultSummary | None) -> list[str]:
+    """The blobs a result consists of, each once."""
+    if result is None:
+        return []
+    return sorted({digest for digest in (result.digest, result.influence_digest) if digest is not None})
+
+
+def kept_result(state: JobState, result: ResultSummary | None) -> ResultSummary | None:
+    """What of a result is kept when a job is stopped in this state: an expired job keeps what it has reached.
+
+    Raises:
+        ValueError: No job is stopped in this state.
+    """
+    if state not in {JobState.Cancelled, JobState.Expired}:
+        raise ValueError(f"a job is stopped as cancelled or expired, not as {state.value}")
+    return result if state is JobState.Expired else None
+
+
+def listing_cursor(cursor: str | None) -> int | None:
+    """Reads the cursor of a listing: the created time of the last job on the page before.
+
+    Raises:
+        InvalidInput: It is none that a listing has given out.
+    """
+    if cursor is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,16}", cursor, re.ASCII):
+        raise InvalidInput(
+            "This is not a cursor of a job listing.",
+            given=cursor[:100],
+            hint="Follow the link 'next' of the page before, or leave the cursor out to start at the newest job.",
+        )
+    return int(cursor)
+
+
+def event_position(position: str) -> tuple[int, int]:
+    """Reads a position in an event stream: ``<ms>`` or ``<ms>-<n>``.
+
+    Raises:
+        InvalidInput: It is written otherwise.
+    """
+    match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", position, re.ASCII)
+    parts = (int(match[1]), int(match[2] or 0)) if match else (1 << 64, 0)
+    if max(parts) >= 1 << 64:
+        raise InvalidInput(
+            "This is not the id of an event.",
+            given=position[:100],
+            allowed="<milliseconds>-<number>, or 0 for the beginning",
+            hint="Send back the id of the last event that was read.",
+        )
+    return parts
+
+
+def job_not_found(job_id: str) -> JobNotFound:
+    """No job has this id."""
+    return JobNotFound("There is no such job.", given=job_id[:100], hint="GET /v1/jobs lists all jobs.")
+
+
+def job_exists(job_id: str) -> Conflict:
+    """The id of a new job belongs to another one."""
+    return Conflict("Another job has this id already.", given=job_id[:100], hint="Ids of new jobs must be new.")
+
+
+def stale_attempt(job_id: str, attempt: int, current: int, state: str) -> StaleAttempt:
+    """A write of a worker that no longer runs the job."""
+    return StaleAttempt(
+        f"Attempt {attempt} is no longer running job {job_id}.",
+        given=f"attempt {attempt}",
+        allowed=f"none: the job is {state}, its last attempt is {current}",
+    )
+
+
+def already_finished(job_id: str, state: JobState) -> JobAlreadyFinished:
+    """A cancellation that came too late."""
+    return JobAlreadyFinished(f"Job {job_id} has ended already.", given=f"state {state.value}")
+
+
+def not_finished(job_id: str, state: JobState) -> JobNotFinished:
+    """A deletion that came too early."""
+    return JobNotFinished(f"Job {job_id} has not ended.", given=f"state {state.value}", hint="Cancel it first.")

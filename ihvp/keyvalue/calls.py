@@ -1,0 +1,79 @@
+"""A call to the server as a value: what to send and how to read the answer, with no I/O in it.
+
+Each operation of a store is built once, as a ``Call``; a blocking and an awaiting executor carry it out. So the
+semantics stand in one place, and the two kinds of adapter cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any, Final, Generic, TypeVar
+
+__all__ = ["Call", "Scripts", "from_microseconds", "hash_fields", "to_microseconds"]
+
+T = TypeVar("T")
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One round trip.
+
+    Attributes:
+        name: A Lua script of the store's package without its ``.lua``, or a server's command in capitals.
+        args: ``ARGV`` of the script, or the command's arguments.
+        parse: Turns the answer into the operation's value, or raises the operation's error.
+    """
+
+    name: str
+    args: tuple[str | int, ...]
+    parse: Callable[[Any], T]
+
+    @property
+    def is_script(self) -> bool:
+        """Whether ``name`` is a script; commands are written in capitals."""
+        return not self.name.isupper()
+
+
+class Scripts:
+    """The Lua files beside a store's Python, each with its package's ``prelude.lua`` in front.
+
+    Args:
+        package: The package whose folder ``lua`` holds the files.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._folder = files(package) / "lua"
+        self._prelude = self._read("prelude")
+
+    def source(self, name: str) -> str:
+        """The text of a script as the server gets it."""
+        return f"{self._prelude}\n{self._read(name)}"
+
+    def names(self) -> list[str]:
+        """All scripts."""
+        names = {file.name.removesuffix(".lua") for file in self._folder.iterdir() if file.name.endswith(".lua")}
+        return sorted(names - {"prelude"})
+
+    def _read(self, name: str) -> str:
+        return (self._folder / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970, the unit of every time in the store: whole numbers, exact in Lua's doubles."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // MICROSECOND
+
+
+def from_microseconds(stamp: int) -> datetime:
+    """The inverse of ``to_microseconds``, in UTC."""
+    return EPOCH + timedelta(microseconds=stamp)
+
+
+def hash_fields(flat: list[str]) -> dict[str, str]:
+    """A hash as Lua returns it (field, value, field, …) as a dict."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

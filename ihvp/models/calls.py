@@ -1,0 +1,95 @@
+"""Every operation of the model registry as a call to the server; the meaning is in the Lua files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ihvp.keyvalue.calls import Call, from_microseconds
+from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
+from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
+from ihvp.models.store import Registration
+from ihvp.references import ModelRef
+
+__all__ = ["ModelCalls"]
+
+Listing = tuple[Sequence[ModelRecord], str | None]
+
+
+class _Body(BaseModel):
+    """What of a record is known before it has a version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    spec: ModelSpec
+    num_params: int
+    num_points: int
+    layout: list[LayoutEntry]
+
+
+class ModelCalls:
+    """Builds the calls."""
+
+    def register(
+        self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
+    ) -> Call[Registration]:
+        """``ModelStore.register``."""
+        body = _Body(digest=spec.digest, spec=spec, num_params=num_params, num_points=num_points, layout=list(layout))
+
+        def parse(answer: Any) -> Registration:
+            created, version, entry = answer
+            return Registration(_record(name, version, entry), created=bool(created))
+
+        return Call("register", (name, body.digest, body.model_dump_json(), *spec_blobs(spec)), parse)
+
+    def get(self, reference: ModelRef) -> Call[ModelRecord]:
+        """``ModelStore.get``."""
+
+        def parse(answer: Any) -> ModelRecord:
+            # A nil at the end of Lua's table is cut off.
+            latest, version, *entry = answer
+            if not entry or entry[0] is None:
+                raise model_not_found(reference, latest)
+            return _record(reference.name, version, entry[0])
+
+        return Call("get", (reference.name, reference.version or ""), parse)
+
+    def versions(self, name: str) -> Call[Sequence[ModelRecord]]:
+        """``ModelStore.versions``."""
+
+        def parse(answer: Any) -> Sequence[ModelRecord]:
+            if not answer:
+                raise model_not_found(ModelRef(name), 0)
+            return [_record(name, version, entry) for version, entry in answer]
+
+        return Call("versions", (name,), parse)
+
+    def list(self, limit: int, cursor: str | None) -> Call[Listing]:
+        """``ModelStore.list``."""
+        # One more than asked for tells whether there is another page.
+        return Call("list", (limit + 1, name_cursor(cursor)), _page_of(limit))
+
+    def referenced_blobs(self) -> Call[set[str]]:
+        """``ModelStore.referenced_blobs``."""
+        return Call("referenced_blobs", (), set)
+
+
+def _record(name: str, version: int, entry: str) -> ModelRecord:
+    created, _, body = entry.partition(" ")
+    return ModelRecord(
+        name=name,
+        version=version,
+        created_at=from_microseconds(int(created)),
+        **dict(_Body.model_validate_json(body)),
+    )
+
+
+def _page_of(limit: int) -> Callable[[Any], Listing]:
+    def parse(answer: Any) -> Listing:
+        models = [_record(name, version, entry) for name, version, entry in answer[:limit]]
+        return models, models[-1].name if len(answer) > limit and models else None
+
+    return parse

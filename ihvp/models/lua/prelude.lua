@@ -1,0 +1,16 @@
+-- In front of every script of the model registry.
+--
+-- KEYS[1] = P, the namespace in braces; every key starts with it.
+--
+--   P:models                zset   names, all with score 0: in order of the alphabet
+--   P:model:<name>          hash   version -> '<created, µs since 1970> <record without version and time, JSON>'
+--   P:model-digests:<name>  hash   digest of a spec -> version
+--   P:model-blobs           set    digests of the blobs that any model needs
+
+local function key(name) return KEYS[1] .. ':' .. name end
+local function model_key(name) return key('model:' .. name) end
+
+local function latest(name)
+  local version = redis.call('HLEN', model_key(name))
+  return {version, redis.call('HGET', model_key(name), version)}
+end

@@ -1,0 +1,106 @@
+"""The model registry on Valkey or Redis, blocking and awaiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ihvp.keyvalue.connection import AsyncExecutor, Executor
+from ihvp.models.calls import ModelCalls
+from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
+from ihvp.models.store import Registration
+from ihvp.references import ModelRef
+from ihvp.settings import Settings
+
+__all__ = ["AsyncRedisModelStore", "RedisModelStore"]
+
+_PACKAGE = "ihvp.models"
+
+
+class RedisModelStore:
+    """``ModelStore`` for threads that may block; they can share one.
+
+    Args:
+        executor: Carries the operations out.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._calls = ModelCalls()
+        self._executor = executor
+        self._run = executor.run
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RedisModelStore:
+        """The registry that the settings name; it connects when it is first used."""
+        return cls(Executor(settings, _PACKAGE))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._executor.close()
+
+    def register(
+        self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
+    ) -> Registration:
+        """See ``ModelStore.register``."""
+        return self._run(self._calls.register(name, spec, layout=layout, num_params=num_params, num_points=num_points))
+
+    def get(self, reference: ModelRef) -> ModelRecord:
+        """See ``ModelStore.get``."""
+        return self._run(self._calls.get(reference))
+
+    def versions(self, name: str) -> Sequence[ModelRecord]:
+        """See ``ModelStore.versions``."""
+        return self._run(self._calls.versions(name))
+
+    def list(self, *, limit: int, cursor: str | None = None) -> tuple[Sequence[ModelRecord], str | None]:
+        """See ``ModelStore.list``."""
+        return self._run(self._calls.list(limit, cursor))
+
+    def referenced_blobs(self) -> set[str]:
+        """See ``ModelStore.referenced_blobs``."""
+        return self._run(self._calls.referenced_blobs())
+
+
+class AsyncRedisModelStore:
+    """``ModelStore``, awaited; belongs to one event loop.
+
+    Args:
+        executor: Carries the operations out.
+    """
+
+    def __init__(self, executor: AsyncExecutor) -> None:
+        self._calls = ModelCalls()
+        self._executor = executor
+        self._run = executor.run
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AsyncRedisModelStore:
+        """The registry that the settings name; it connects when it is first used."""
+        return cls(AsyncExecutor(settings, _PACKAGE))
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._executor.close()
+
+    async def register(
+        self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
+    ) -> Registration:
+        """See ``ModelStore.register``."""
+        return await self._run(
+            self._calls.register(name, spec, layout=layout, num_params=num_params, num_points=num_points)
+        )
+
+    async def get(self, reference: ModelRef) -> ModelRecord:
+        """See ``ModelStore.get``."""
+        return await self._run(self._calls.get(reference))
+
+    async def versions(self, name: str) -> Sequence[ModelRecord]:
+        """See ``ModelStore.versions``."""
+        return await self._run(self._calls.versions(name))
+
+    async def list(self, *, limit: int, cursor: str | None = None) -> tuple[Sequence[ModelRecord], str | None]:
+        """See ``ModelStore.list``."""
+        return await self._run(self._calls.list(limit, cursor))
+
+    async def referenced_blobs(self) -> set[str]:
+        """See ``ModelStore.referenced_blobs``."""
+        return await self._run(self._calls.referenced_blobs())

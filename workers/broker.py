@@ -1,0 +1,65 @@
+"""The Celery application as every process of the service that speaks to the broker configures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import Celery
+
+if TYPE_CHECKING:
+    from ihvp.settings import Settings
+
+__all__ = ["SOLVE_TASK", "make_celery", "publish_token", "waiting_tokens"]
+
+SOLVE_TASK: Final = "ihvp.solve"
+# Far above the longest solve: the broker hands an unacknowledged message out again after this time, and of all
+# processes on one broker the shortest wins. The job store, not the broker, notices a dead worker.
+VISIBILITY_TIMEOUT_S: Final = 7 * 24 * 3600
+HEALTH_CHECK_S: Final = 10
+
+
+def make_celery(settings: Settings) -> Celery:
+    """An application that sends and takes JSON messages over the service's one queue and keeps no results."""
+    app = Celery("ihvp", broker=settings.resolved_broker_url, set_as_current=False)
+    app.conf.update(
+        # The job store holds every result; a second copy could only disagree.
+        result_backend=None,
+        task_ignore_result=True,
+        task_default_queue=settings.queue_name,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        broker_connection_timeout=settings.store_timeout_s,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "socket_timeout": settings.store_timeout_s,
+            "socket_connect_timeout": settings.store_timeout_s,
+            "socket_keepalive": True,
+            "health_check_interval": HEALTH_CHECK_S,
+            "retry_on_timeout": False,
+        },
+        enable_utc=True,
+    )
+    return app
+
+
+def publish_token(app: Celery, job_id: str) -> None:
+    """Wakes one worker. The id is a hint: the worker claims the best waiting job, whichever that is.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker is away.
+    """
+    app.send_task(SOLVE_TASK, args=[job_id], ignore_result=True, retry=False)
+
+
+def waiting_tokens(app: Celery, queue_name: str) -> int:
+    """Messages that no worker has taken yet.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker is away.
+    """
+    with app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1)
+        channel: Any = connection.default_channel
+        # Declaring makes a queue that was never used, or was flushed away, count as empty.
+        return int(channel.queue_declare(queue=queue_name, durable=True).message_count)
