@@ -1,0 +1,103 @@
+"""Waiting for a job: the long poll, and the stream of its events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from app.etags import job_etag, matches
+from ihvp.errors import JobNotFound, StoreUnavailable
+from ihvp.jobs.states import TERMINAL, JobState
+
+if TYPE_CHECKING:
+    from app.events import EventHub
+    from ihvp.jobs.record import JobEvent, JobRecord
+    from ihvp.jobs.redis_store import AsyncRedisJobStore
+
+__all__ = ["Snapshot", "follow", "read_job", "wait_for_change"]
+
+EVENTS_A_READ: Final = 200
+STORE_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job as it stood at one moment."""
+
+    job: JobRecord
+    queue_position: int | None
+
+    @property
+    def etag(self) -> str:
+        """Its entity tag."""
+        return job_etag(self.job, self.queue_position)
+
+
+async def read_job(store: AsyncRedisJobStore, job_id: str) -> Snapshot:
+    """The job now.
+
+    Raises:
+        JobNotFound: No job has this id.
+    """
+    job = await store.get(job_id)
+    position = await store.queue_position(job_id) if job.state is JobState.Queued else None
+    return Snapshot(job, position)
+
+
+async def wait_for_change(
+    store: AsyncRedisJobStore, hub: EventHub, job_id: str, *, known: str | None, wait_s: float
+) -> Snapshot:
+    """The job once its state or progress differs from what the caller knows, or once the time is over.
+
+    Args:
+        store: Where jobs live.
+        hub: Announces changes.
+        job_id: The job.
+        known: The caller's If-None-Match; None: differs from how the job stands now.
+        wait_s: Longest wait.
+
+    Raises:
+        JobNotFound: No job has this id, or no more.
+    """
+    until = time.monotonic() + wait_s
+    with hub.watch(job_id) as watch:
+        first = latest = await read_job(store, job_id)
+        while not latest.job.finished:
+            differs = latest.job.revision != first.job.revision if known is None else not matches(known, latest.etag)
+            left = until - time.monotonic()
+            if differs or left <= 0:
+                break
+            await watch.wait(left)
+            latest = await read_job(store, job_id)
+    return latest
+
+
+async def follow(store: AsyncRedisJobStore, hub: EventHub, job_id: str, after: str) -> AsyncIterator[JobEvent]:
+    """The job's events after a position, as they happen, up to the one that ends the job.
+
+    A store that is away ends nothing: the stream goes on from where it was once the store is back.
+    """
+    # Events are written with the change of state: one read after the job was seen finished has them all.
+    last_read = False
+    with hub.watch(job_id) as watch:
+        while True:
+            try:
+                events = await store.events(job_id, after=after, limit=EVENTS_A_READ)
+                if last_read and not events:
+                    return
+                last_read = not events and (await store.get(job_id)).finished
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_RETRY_S)
+                continue
+            except JobNotFound:
+                return  # deleted while it was watched
+            for event in events:
+                yield event
+                after = event.id
+                if event.type == "state" and JobState(event.data["state"]) in TERMINAL:
+                    return
+            if not events and not last_read:
+                await watch.wait(float("inf"))

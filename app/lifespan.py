@@ -1,0 +1,49 @@
+"""Opens what the application works with, and closes it in the reverse order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+from ihvp.models.redis_store import AsyncRedisModelStore
+
+from app.events import EventHub
+from app.queue import WorkerWaker
+from app.services import Services
+from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.jobs.redis_store import AsyncRedisJobStore
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["lifespan"]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The services, for as long as the application runs.
+
+    Nothing here asks the store: an API that starts before it says so in ``/readyz``, and serves once it is there.
+    """
+    settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        jobs = AsyncRedisJobStore.from_settings(settings)
+        stack.push_async_callback(jobs.close)
+        models = AsyncRedisModelStore.from_settings(settings)
+        stack.push_async_callback(models.close)
+        waker = WorkerWaker(settings)
+        stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
+        hub = EventHub(jobs.changes)
+        await stack.enter_async_context(hub.running())
+        app.state.services = Services(
+            settings=settings,
+            jobs=jobs,
+            models=models,
+            blobs=FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes),
+            waker=waker,
+            hub=hub,
+            metrics=app.state.metrics,
+        )
+        yield

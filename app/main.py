@@ -1,0 +1,57 @@
+"""The API application: ``uvicorn app.main:create_app --factory``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from app.body_limit import BodyLimit
+from app.documentation import DESCRIPTION, TAGS, install_openapi
+from app.errors import install_error_handlers
+from app.lifespan import lifespan
+from app.logs import configure_logs
+from app.metrics import Metrics
+from app.request_context import RequestContext
+from app.routes import blobs, events, health, jobs, methods, models, results
+from ihvp import __version__
+from ihvp.settings import get_settings
+
+if TYPE_CHECKING:
+    from ihvp.settings import Settings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Builds the application; nothing is connected before its lifespan begins.
+
+    Args:
+        settings: Left out: read from the environment.
+    """
+    settings = settings or get_settings()
+    configure_logs(settings.log_level)
+    metrics = Metrics()
+    app = FastAPI(
+        title="ihvp",
+        summary="Certified inverse-Hessian-vector products of trained PyTorch models.",
+        description=DESCRIPTION,
+        version=__version__,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    install_error_handlers(app)
+    routers = [module.router for module in (jobs, results, events, models, blobs, methods, health)]
+    for router in routers:
+        app.include_router(router)
+    app.state.api_routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    # The last one added is the outermost: a body refused still has its id and its log line.
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(RequestContext, metrics=metrics)
+    install_openapi(app)
+    return app

@@ -1,0 +1,107 @@
+"""A model spec against the blobs it refers to, without torch: names, shapes, dtypes, rows, classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from app.points import check_loss, check_points
+from app.stored_tensors import StoredTensor, find_tensor, find_tensors
+from ihvp.errors import WeightsMismatch
+from ihvp.models.architectures import ArchitectureConfig, num_elements, parse_architecture
+from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
+from ihvp.references import TensorName
+
+if TYPE_CHECKING:
+    from ihvp.blobs.store import BlobStore
+    from ihvp.settings import Settings
+
+__all__ = ["InspectedModel", "architecture_of", "inspect_model"]
+
+MOST_NAMED: Final = 5
+
+Shapes = list[tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class InspectedModel:
+    """What a spec's blobs say about it.
+
+    Attributes:
+        layout: Where each parameter stands in b and x.
+        num_params: The length p of b and x.
+        num_points: Training points.
+    """
+
+    layout: list[LayoutEntry]
+    num_params: int
+    num_points: int
+
+
+def architecture_of(spec: ModelSpec, settings: Settings) -> ArchitectureConfig | None:
+    """The checked config of the spec's architecture; None for a plug-in.
+
+    Raises:
+        UnknownArchitecture: The operator does not offer it.
+        InvalidArchitecture: The config does not describe such a module.
+    """
+    return parse_architecture(spec.architecture.type, spec.architecture.config, settings.architectures)
+
+
+def inspect_model(spec: ModelSpec, blobs: BlobStore, settings: Settings) -> InspectedModel:
+    """Checks a spec; reads files, so call it in a thread.
+
+    Raises:
+        InvalidInput: What does not fit, each fault with its own code.
+    """
+    architecture = architecture_of(spec, settings)
+    check_loss(spec.loss)
+    weights = _weights(spec, blobs)
+    # A plug-in's parameters are known to its worker alone; its weights file is the best that is to be had here.
+    shapes = architecture.layout() if architecture else [(name, t.shape) for name, t in weights.items()]
+    if architecture is not None:
+        _check_weights(shapes, weights)
+    layout = build_layout(shapes, spec.parameters.include)
+    num_points = check_points(
+        find_tensor(blobs, spec.data.inputs, place="data.inputs", name="inputs"),
+        find_tensor(blobs, spec.data.targets, place="data.targets", name="targets"),
+        spec.loss,
+        architecture,
+    )
+    last = layout[-1]
+    return InspectedModel(layout, last.offset + num_elements(tuple(last.shape)), num_points)
+
+
+def _weights(spec: ModelSpec, blobs: BlobStore) -> dict[str, StoredTensor]:
+    reference = TensorName.parse(spec.weights)
+    if reference.name is not None:
+        raise WeightsMismatch(
+            "Weights are a whole blob, not one tensor of it.", given=spec.weights, allowed=reference.digest
+        )
+    weights = find_tensors(blobs, reference.digest, place="weights")
+    if not weights:
+        raise WeightsMismatch("The weights hold no tensor.", given=reference.digest)
+    return weights
+
+
+def _check_weights(expected: Shapes, weights: dict[str, StoredTensor]) -> None:
+    faults: list[str] = []
+    for name, shape in expected:
+        tensor = weights.get(name)
+        if tensor is None:
+            faults.append(f"{name} is missing")
+        elif tensor.shape != shape:
+            faults.append(f"{name} has shape {list(tensor.shape)} instead of {list(shape)}")
+        elif not tensor.is_floating:
+            faults.append(f"{name} holds {tensor.dtype} instead of floating-point numbers")
+    known = {name for name, _ in expected}
+    faults += [f"{name} is no parameter of the architecture" for name in weights if name not in known]
+    if faults:
+        more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+        raise WeightsMismatch(
+            "The weights do not fit the architecture.",
+            given="; ".join(faults[:MOST_NAMED]) + more,
+            allowed=", ".join(f"{name} {list(shape)}" for name, shape in expected[:MOST_NAMED])
+            + (", …" if len(expected) > MOST_NAMED else ""),
+            hint="Save model.state_dict() of the same architecture with safetensors.torch.save_file.",
+        )

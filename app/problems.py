@@ -1,0 +1,56 @@
+"""How routes document the errors they may answer with: one entry a status, one example a code."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.errors import PROBLEM_JSON, status_of, title_of
+from ihvp import errors as e
+from ihvp.errors import IhvpError
+
+__all__ = ["ANYWHERE", "WITH_BODY", "Responses", "problems"]
+
+Responses = dict[int | str, dict[str, Any]]
+SCHEMA: Final = {"$ref": "#/components/schemas/ProblemDetails"}
+
+# What any route that reads the store, and any route that takes a JSON body, may answer with.
+ANYWHERE: Final[tuple[type[IhvpError], ...]] = (e.ValidationFailed, e.StoreUnavailable, IhvpError)
+WITH_BODY: Final[tuple[type[IhvpError], ...]] = (e.MalformedBody, e.BodyTooLarge)
+
+
+def problems(*errors: type[IhvpError]) -> Responses:
+    """The ``responses=`` of a route that may raise these."""
+    found: Responses = {}
+    for error in errors:
+        status = status_of(error)
+        entry = found.setdefault(
+            status,
+            {"description": "", "content": {PROBLEM_JSON: {"schema": SCHEMA, "examples": {}}}, "headers": {}},
+        )
+        entry["description"] = "; ".join(filter(None, [entry["description"], f"`{error.code}`"]))
+        entry["content"][PROBLEM_JSON]["examples"][error.code] = {
+            "summary": title_of(error),
+            "value": _example(error, status),
+        }
+        if error is e.RangeNotSatisfiable:
+            entry["headers"]["Content-Range"] = _header("The size of the whole.", "bytes */104712")
+        if status == 503:
+            entry["headers"]["Retry-After"] = _header("Seconds after which to try again.", "1")
+    return found
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+def _example(error: type[IhvpError], status: int) -> dict[str, Any]:
+    title = title_of(error)
+    return {
+        "type": f"urn:ihvp:problem:{error.code}",
+        "title": title,
+        "status": status,
+        "detail": f"{title}.",
+        "code": error.code,
+        "message": f"{title}.",
+        "request_id": "5f0c1b7be0a94d11",
+    }

@@ -1,0 +1,35 @@
+"""Registering a model: checked against its blobs, then a version that never changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from app.model_inspection import inspect_model
+from app.stored_tensors import keep_blobs
+
+if TYPE_CHECKING:
+    from app.services import Services
+    from ihvp.models.store import Registration
+    from ihvp.wire import ModelRegistration
+
+__all__ = ["register_model"]
+
+
+async def register_model(services: Services, registration: ModelRegistration) -> Registration:
+    """The next version of the name, or the one that has this spec already.
+
+    Raises:
+        InvalidInput: The spec does not fit its blobs.
+    """
+    spec = registration.spec
+    inspected = await anyio.to_thread.run_sync(inspect_model, spec, services.blobs, services.settings)
+    await anyio.to_thread.run_sync(keep_blobs, services.blobs, spec.blob_digests())
+    return await services.models.register(
+        registration.name,
+        spec,
+        layout=inspected.layout,
+        num_params=inspected.num_params,
+        num_points=inspected.num_points,
+    )

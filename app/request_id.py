@@ -1,0 +1,15 @@
+"""The id of the request that is being answered, for whoever logs or answers within it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+__all__ = ["REQUEST_ID", "current_request_id"]
+
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+
+
+def current_request_id() -> str | None:
+    """The id, or None outside of a request."""
+    return REQUEST_ID.get()

@@ -1,0 +1,143 @@
+"""Jobs: submit, look, list, cancel, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query
+from starlette.responses import Response
+
+from app.answers import ETAG, LOCATION, documented, json_answer
+from app.dependencies import JobId, ServicesDep
+from app.etags import matches
+from app.examples import JOB, JOB_PAGE, SUBMISSIONS
+from app.following import read_job, wait_for_change
+from app.listing import JobQuery, list_jobs
+from app.problems import ANYWHERE, WITH_BODY, problems
+from app.strict_json import StrictJsonRoute
+from app.submission import submit_job
+from ihvp import errors as e
+from ihvp.jobs.submission import JobSubmission
+from ihvp.wire import JobPage, JobView
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictJsonRoute)
+
+REFUSALS = (
+    e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
+    e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
+    e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
+    e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge,
+)  # fmt: skip
+
+
+@router.post(
+    "",
+    operation_id="submitJob",
+    summary="Submit a job",
+    status_code=202,
+    response_model=JobView,
+    responses={
+        **documented(202, "Accepted: the job is on disk and will end.", example=JOB, headers=LOCATION),
+        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace),
+    },
+)
+async def submit(
+    submission: Annotated[JobSubmission, Body(openapi_examples=SUBMISSIONS)], services: ServicesDep
+) -> Any:
+    """Checks all that can be checked without the model in memory, then queues the solve of (H + λI) x = b."""
+    snapshot = await submit_job(services, submission)
+    view = JobView.of(snapshot.job, snapshot.queue_position)
+    return json_answer(view, 202, {"Location": view.links["self"]})
+
+
+@router.get(
+    "",
+    operation_id="listJobs",
+    summary="List jobs, newest first",
+    response_model=JobPage,
+    responses={
+        **documented(200, "A page of jobs.", example=JOB_PAGE),
+        **problems(*ANYWHERE, e.UnknownMethod, e.InvalidReference),
+    },
+)
+async def list_(query: Annotated[JobQuery, Query()], services: ServicesDep) -> Any:
+    """Filters restrict together; follow `next` until it is null."""
+    return json_answer(await list_jobs(services, query))
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="getJob",
+    summary="Look at a job, or wait for it to move",
+    response_model=JobView,
+    responses={
+        **documented(200, "The job.", example=JOB, headers=ETAG),
+        **documented(304, "It is as If-None-Match says.", headers=ETAG),
+        **problems(*ANYWHERE, e.JobNotFound),
+    },
+)
+async def get(
+    job_id: JobId,
+    services: ServicesDep,
+    wait: Annotated[
+        float,
+        Query(
+            ge=0,
+            allow_inf_nan=False,
+            description="Holds the answer up to this many seconds (15 at most), until state or progress change. "
+            "With If-None-Match: until the job differs from that tag.",
+        ),
+    ] = 0,
+    if_none_match: Annotated[str | None, Header(description="An ETag of this job.", examples=['"r5"'])] = None,
+) -> Any:
+    """A finished job is answered at once."""
+    snapshot = (
+        await wait_for_change(
+            services.jobs,
+            services.hub,
+            job_id,
+            known=if_none_match,
+            wait_s=min(wait, services.settings.max_wait_s),
+        )
+        if wait
+        else await read_job(services.jobs, job_id)
+    )
+    headers = {"ETag": snapshot.etag, "Cache-Control": "no-cache"}
+    if matches(if_none_match, snapshot.etag):
+        return Response(status_code=304, headers=headers)
+    return json_answer(JobView.of(snapshot.job, snapshot.queue_position), headers=headers)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancelJob",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=JobView,
+    responses={
+        **documented(202, "It is cancelled, or stops at its next iteration.", example=JOB),
+        **problems(*ANYWHERE, e.JobNotFound, e.JobAlreadyFinished),
+    },
+)
+async def cancel(job_id: JobId, services: ServicesDep) -> Any:
+    """Final: from here on the job never turns succeeded. Cancelling it again changes nothing."""
+    return json_answer(JobView.of(await services.jobs.request_cancel(job_id), None), 202)
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="deleteJob",
+    summary="Remove a finished job and its result",
+    status_code=204,
+    response_model=None,
+    responses={
+        **documented(204, "It is gone."),
+        **problems(*ANYWHERE, e.JobNotFound, e.JobNotFinished),
+    },
+)
+async def delete(job_id: JobId, services: ServicesDep) -> Response:
+    """Cancel a job first that has not ended."""
+    await services.jobs.delete(job_id)
+    return Response(status_code=204)

@@ -1,0 +1,95 @@
+"""Models: register a version, list them, look one up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+
+from app.answers import LOCATION, documented, json_answer
+from app.dependencies import ModelNamePath, ModelVersionPath, ServicesDep
+from app.examples import MODEL, MODEL_PAGE, REGISTRATION
+from app.listing import list_models
+from app.problems import ANYWHERE, WITH_BODY, problems
+from app.registration import register_model
+from app.strict_json import StrictJsonRoute
+from ihvp import errors as e
+from ihvp.references import ModelRef
+from ihvp.wire import ModelPage, ModelRegistration, ModelView
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictJsonRoute)
+
+REFUSALS = (
+    e.UnknownBlob, e.InvalidReference, e.InvalidTensor, e.UnknownArchitecture, e.InvalidArchitecture,
+    e.UnknownParameters, e.WeightsMismatch, e.UnknownLoss, e.LossMismatch, e.EmptyData, e.RowsMismatch,
+    e.DataMismatch, e.TargetsOutOfRange,
+)  # fmt: skip
+
+
+@router.post(
+    "",
+    operation_id="registerModel",
+    summary="Register a version of a model",
+    status_code=201,
+    response_model=ModelView,
+    responses={
+        **documented(201, "A new version.", example=MODEL, headers=LOCATION),
+        200: {
+            **documented(200, "This name has this spec already.", example=MODEL, headers=LOCATION)[200],
+            "model": ModelView,
+        },
+        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS),
+    },
+)
+async def register(
+    registration: Annotated[ModelRegistration, Body(examples=[REGISTRATION])], services: ServicesDep
+) -> Any:
+    """Weights, data and loss are checked against the architecture; a version never changes once it is there."""
+    registered = await register_model(services, registration)
+    view = ModelView.of(registered.model)
+    return json_answer(view, 201 if registered.created else 200, {"Location": view.links["self"]})
+
+
+@router.get(
+    "",
+    operation_id="listModels",
+    summary="List the latest version of each model",
+    response_model=ModelPage,
+    responses={**documented(200, "Models in order of their names.", example=MODEL_PAGE), **problems(*ANYWHERE)},
+)
+async def list_(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=256, description="From `next`.")] = None,
+) -> Any:
+    """Follow `next` until it is null."""
+    return json_answer(await list_models(services, limit, cursor))
+
+
+@router.get(
+    "/{name}",
+    operation_id="listModelVersions",
+    summary="List the versions of a model",
+    response_model=ModelPage,
+    responses={
+        **documented(200, "Versions, newest first.", example=MODEL_PAGE),
+        **problems(*ANYWHERE, e.ModelNotFound),
+    },
+)
+async def versions(name: ModelNamePath, services: ServicesDep) -> Any:
+    """All of them, in one page."""
+    return json_answer(ModelPage(models=[ModelView.of(model) for model in await services.models.versions(name)]))
+
+
+@router.get(
+    "/{name}/{version}",
+    operation_id="getModel",
+    summary="Look at a version of a model",
+    response_model=ModelView,
+    responses={**documented(200, "The version.", example=MODEL), **problems(*ANYWHERE, e.ModelNotFound)},
+)
+async def get(name: ModelNamePath, version: ModelVersionPath, services: ServicesDep) -> Any:
+    """Its `layout` says where each parameter stands in b and x."""
+    return json_answer(ModelView.of(await services.models.get(ModelRef(name, version))))

@@ -1,0 +1,93 @@
+"""What a finished job has found: x in the representation asked for, and influence scores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.answers import CONTENT_RANGE, ETAG, VARY, documented, json_answer
+from app.byte_ranges import serve_bytes
+from app.dependencies import JobId, ServicesDep
+from app.etags import matches
+from app.examples import INFLUENCE, RESULT
+from app.influence import read_influence
+from app.negotiation import choose
+from app.problems import ANYWHERE, problems
+from app.results import JSON, NPY, SAFETENSORS, open_result
+from app.routes.blobs import RANGE_PARAMETERS
+from ihvp import errors as e
+from ihvp.wire import Influence, ResultView
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+FORMATS: Final = {"json": JSON, "safetensors": SAFETENSORS, "npy": NPY}
+BINARY: Final = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (SAFETENSORS, NPY)}
+HEADERS: Final = {**ETAG, **VARY}
+
+
+@router.get(
+    "/{job_id}/result",
+    operation_id="getResult",
+    summary="Fetch x, with its certificate",
+    response_model=ResultView,
+    openapi_extra=RANGE_PARAMETERS,
+    responses={
+        **documented(
+            200, "The result, in the media type that Accept prefers.", example=RESULT, headers=HEADERS, content=BINARY
+        ),
+        **documented(
+            206, "The range asked for (binary types only).", headers={**HEADERS, **CONTENT_RANGE}, content=BINARY
+        ),
+        **documented(304, "Results never change.", headers=HEADERS),
+        **problems(
+            *ANYWHERE,
+            e.JobNotFound,
+            e.JobNotFinished,
+            e.NoResult,
+            e.ResultExpired,
+            e.NotAcceptable,
+            e.RangeNotSatisfiable,
+        ),
+    },
+)
+async def result(
+    job_id: JobId,
+    request: Request,
+    services: ServicesDep,
+    wanted: Annotated[
+        Literal["json", "safetensors", "npy"] | None,
+        Query(alias="format", description="Instead of an Accept header, for links."),
+    ] = None,
+) -> Any:
+    """`application/json` has x inline up to a limit; safetensors carries the rest in its metadata; npy is x alone."""
+    kind = FORMATS[wanted] if wanted else choose(request.headers.get("accept"), [JSON, SAFETENSORS, NPY])
+    found = await open_result(services, job_id)
+    etag, headers = found.etag(kind), {"Vary": "Accept", "Cache-Control": "private, no-cache"}
+    if kind != JSON:
+        return serve_bytes(request, found.bytes_as(kind), etag=etag, media_type=kind, headers=headers)
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={"ETag": etag, **headers})
+    return json_answer(await found.view(services.settings.max_inline_elements), headers={"ETag": etag, **headers})
+
+
+@router.get(
+    "/{job_id}/influence",
+    operation_id="getInfluence",
+    summary="Influence of the training points",
+    response_model=Influence,
+    responses={
+        **documented(200, "Scores, and the points that matter most.", example=INFLUENCE),
+        **problems(*ANYWHERE, e.JobNotFound, e.JobNotFinished, e.NoResult, e.NoInfluence, e.ResultExpired),
+    },
+)
+async def influence(
+    job_id: JobId,
+    services: ServicesDep,
+    top: Annotated[int, Query(ge=0, le=1000, description="Points listed on either side.")] = 10,
+) -> Any:
+    """Positive is helpful: up-weighting that training point lowers the loss at the test point."""
+    return json_answer(await read_influence(services, job_id, top))

@@ -1,0 +1,31 @@
+"""What the routes work with: the stores, the queue and the event hub of one application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ihvp.models.redis_store import AsyncRedisModelStore
+
+    from app.events import EventHub
+    from app.metrics import Metrics
+    from app.queue import WorkerWaker
+    from ihvp.blobs.store import BlobStore
+    from ihvp.jobs.redis_store import AsyncRedisJobStore
+    from ihvp.settings import Settings
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Opened with the application and closed with it."""
+
+    settings: Settings
+    jobs: AsyncRedisJobStore
+    models: AsyncRedisModelStore
+    blobs: BlobStore
+    waker: WorkerWaker
+    hub: EventHub
+    metrics: Metrics
