@@ -85,6 +85,10 @@ def _of_function(function: Any, arguments: Mapping[str, Any]) -> LossTerms | Non
     if function is F.nll_loss:
         return CrossEntropyTerms("nll", mean=mean, **options)
 
+    if function is F.mse_loss:
+        # In plain operations: torch's tracer cannot linearise the fused one.
+        return ElementwiseTerms("mse_loss", lambda output, target: (output - target).square(), mean=mean)
+
     def elements(output: Tensor, target: Tensor) -> Tensor:
         moved = {k: v.to(output) if isinstance(v, Tensor) else v for k, v in options.items()}
         return function(output, target, reduction="none", **moved)  # type: ignore[no-any-return]

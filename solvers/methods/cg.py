@@ -205,7 +205,7 @@ class _Iteration:
             self.lowest[i] = min(norm, self.lowest[i])
             self.since_best[i] = 0 if fell else self.since_best[i] + 1
             # Exact arithmetic ends within p steps; as long without a better residual is rounding at work.
-            if self.since_best[i] > max(self.system.operator.size, 100) and j not in done:
+            if self.since_best[i] > max(self.system.operator.size, 20) and j not in done:
                 done.append(j)
         if done:
             self._confirm(iteration, sorted(done))

@@ -60,12 +60,6 @@ class Hessian:
         """The length p of a vector."""
         return self._snapshot.num_params
 
-    @property
-    def kept_bytes(self) -> int | None:
-        """Bytes of kept linearisations, where they can be seen."""
-        sizes = [getattr(product, "nbytes", None) for product in self._kept or ()]
-        return sum(s for s in sizes if s is not None) if None not in sizes else None
-
     def __call__(self, V: Tensor, *, accumulate: torch.dtype | None = None) -> Tensor:
         """H applied to each row of ``V`` ``[k, p]``; sums over chunks in ``accumulate``."""
         total = torch.zeros(V.shape, dtype=accumulate or V.dtype, device=V.device)

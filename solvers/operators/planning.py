@@ -144,7 +144,7 @@ class Planner:
                     objective = chunk_objective(self.snapshot, self.terms, batch)
                     product = LinearizedProduct(objective, self.snapshot.parameters)
                     products.append(product)
-                    held += product.nbytes or 0
+                    held += product.nbytes
                     if held > self.memory_budget:
                         self._note(f"linearisations need more than the budget of {self.memory_budget} bytes")
                         return

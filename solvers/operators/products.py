@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from solvers.operators.tracing import held_bytes, protect_constants, refuse_untraceable, trace_of
 
 __all__ = ["ChunkProduct", "GraphProduct", "LinearizedProduct", "graph_bytes"]
 
@@ -82,11 +84,15 @@ class LinearizedProduct:
         parameters: The values at which to differentiate; not changed.
 
     Attributes:
-        nbytes: What the linearisation keeps in memory, or None where torch does not let one see it.
+        nbytes: What the linearisation keeps in memory.
+
+    Raises:
+        NotImplementedError: The objective uses an operation whose second derivative cannot be traced.
     """
 
     def __init__(self, objective: Objective, parameters: Sequence[Tensor]) -> None:
         values = tuple(p.detach() for p in parameters)
+        refuse_untraceable(objective, values)
 
         def gradient(*at: Tensor) -> Parts:
             grads: Parts = torch.func.grad(lambda ps: objective(ps))(at)
@@ -94,8 +100,11 @@ class LinearizedProduct:
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*get_attr Node.*")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
             _, self._apply = torch.func.linearize(gradient, *values)
-        self.nbytes = _held_by(self._apply)
+        trace = trace_of(self._apply)
+        protect_constants(trace)
+        self.nbytes = held_bytes(trace)
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
@@ -124,11 +133,3 @@ def graph_bytes(objective: Objective, parameters: Sequence[Tensor]) -> int:
         storages.pop(p.untyped_storage().data_ptr(), None)
     del product
     return sum(storages.values())
-
-
-def _held_by(function: Callable[..., object]) -> int | None:
-    for cell in getattr(function, "__closure__", None) or ():
-        if isinstance(cell.cell_contents, nn.Module):
-            tensors = [*cell.cell_contents.parameters(), *cell.cell_contents.buffers()]
-            return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-    return None

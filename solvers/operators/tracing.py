@@ -1,0 +1,95 @@
+"""Makes traces of ``torch.func.linearize`` safe to apply more than once.
+
+In torch 2.13 a trace may update a folded constant in place, which is right in the first application and wrong in
+every later one; and one operation ends the process while it is traced.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+__all__ = ["held_bytes", "protect_constants", "refuse_untraceable", "trace_of"]
+
+
+def refuse_untraceable(objective: Callable[[Sequence[Tensor]], Tensor], at: Sequence[Tensor]) -> None:
+    """Looks for the operation whose second derivative kills the tracer by a segmentation fault.
+
+    Raises:
+        NotImplementedError: The objective uses it.
+    """
+    with torch.enable_grad():
+        root = objective(tuple(v.detach().requires_grad_() for v in at)).grad_fn
+    waiting, seen = [root], {root}
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if node.name().startswith("MseLossBackward"):
+            raise NotImplementedError("torch cannot trace the second derivative of mse_loss")
+        new = {following for following, _ in node.next_functions} - seen
+        seen |= new
+        waiting.extend(new)
+
+
+def trace_of(linearized: Callable[..., Any]) -> GraphModule:
+    """The graph that a linearised function runs.
+
+    Raises:
+        NotImplementedError: This version of torch hides it, so that it cannot be made safe.
+    """
+    for cell in getattr(linearized, "__closure__", None) or ():
+        if isinstance(cell.cell_contents, GraphModule):
+            return cell.cell_contents
+    raise NotImplementedError("this version of torch hides the linearised graph")
+
+
+def protect_constants(trace: GraphModule) -> None:
+    """Lets each application of a trace work on copies of the constants that it updates in place."""
+    constants = {
+        user
+        for node in trace.graph.nodes
+        if node.op == "get_attr"
+        for user in ([node, *node.users] if node.target == "_FX_CONST_FOLDED_ATTRS" else [node])
+    }
+    updated: set[Node] = set()
+    for node in trace.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            source = _source(node.args[0])
+            if source is not None and source in constants:
+                updated.add(source)
+    for node in updated:
+        users = list(node.users)
+        with trace.graph.inserting_after(node):
+            copy = trace.graph.call_function(torch.ops.aten.clone.default, (node,))
+        for user in users:
+            user.replace_input_with(node, copy)
+    if updated:
+        trace.graph.lint()
+        trace.recompile()
+
+
+def _source(node: Any) -> Node | None:
+    """The node whose memory a chain of views and in-place updates shares."""
+    while isinstance(node, Node) and node.op == "call_function" and node.target is not operator.getitem:
+        schema = getattr(node.target, "_schema", None)
+        aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
+        # reshape and contiguous say nothing of aliasing and may return their argument.
+        if not aliases and node.target not in (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default):
+            return None
+        node = node.args[0]
+    return node if isinstance(node, Node) else None
+
+
+def held_bytes(trace: GraphModule) -> int:
+    """Bytes of the constants that a trace keeps, each storage once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in [*trace.parameters(), *trace.buffers()]
+    }
+    return sum(storages.values())
