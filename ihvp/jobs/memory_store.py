@@ -1,0 +1,371 @@
+"""The job store in plain Python: the readable model of the semantics, and a store for tests without a server."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, cast
+
+from ihvp.jobs import rules
+from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.states import TERMINAL, JobState, may_follow
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.submission import JobRequest
+from ihvp.keyvalue.calls import to_microseconds
+
+__all__ = ["MemoryJobStore"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass
+class _Kept:
+    """A job, and what no caller sees of it."""
+
+    job: JobRecord
+    score: datetime
+    losses: int = 0
+    lease_until: datetime | None = None
+    events: list[JobEvent] = field(default_factory=list)
+
+
+def _atomic(method: F) -> F:
+    @functools.wraps(method)
+    def locked(self: MemoryJobStore, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(F, locked)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryJobStore:
+    """``JobStore`` within one process; nothing outlives it. Threads may share it.
+
+    Args:
+        clock: The store's time, with a time zone.
+        event_limit: Events kept for a job.
+        overdue_grace_s: How long past its deadline a running job may take to stop.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], datetime] = _utc_now,
+        *,
+        event_limit: int = 1000,
+        overdue_grace_s: float = rules.OVERDUE_GRACE_S,
+    ) -> None:
+        self._clock = clock
+        self._event_limit = event_limit
+        self._grace = timedelta(seconds=overdue_grace_s)
+        self._lock = threading.RLock()
+        self._jobs: dict[str, _Kept] = {}
+        self._workers: dict[str, datetime] = {}
+        self._leaders: dict[str, tuple[str, datetime]] = {}
+
+    @_atomic
+    def create(self, job_id: str, request: JobRequest) -> JobRecord:
+        """See ``JobStore.create``."""
+        if job_id in self._jobs:
+            if self._jobs[job_id].job.request == request:
+                return self._jobs[job_id].job
+            raise rules.job_exists(job_id)
+        # No two jobs share their created time, so that it alone orders them.
+        taken = {kept.job.created_at for kept in self._jobs.values()}
+        now = self._clock()
+        created = max([now, *(at + MICROSECOND for at in taken)])
+        deadline = None if request.deadline_s is None else created + timedelta(seconds=request.deadline_s)
+        job = JobRecord(id=job_id, state=JobState.Queued, created_at=created, deadline_at=deadline, request=request)
+        score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
+        self._jobs[job_id] = _Kept(job, score)
+        self._announce_state(self._jobs[job_id])
+        return job
+
+    @_atomic
+    def get(self, job_id: str) -> JobRecord:
+        """See ``JobStore.get``."""
+        return self._find(job_id).job
+
+    @_atomic
+    def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
+        """See ``JobStore.list``."""
+        before = rules.listing_cursor(cursor)
+        newest_first = sorted((kept.job for kept in self._jobs.values()), key=lambda job: job.created_at, reverse=True)
+        passing = [
+            job
+            for job in newest_first
+            if (before is None or to_microseconds(job.created_at) < before) and _passes(job, wanted)
+        ]
+        page = passing[:limit]
+        more = len(passing) > limit and page
+        return Page(page, str(to_microseconds(page[-1].created_at)) if more else None)
+
+    @_atomic
+    def queue_position(self, job_id: str) -> int | None:
+        """See ``JobStore.queue_position``."""
+        waiting = [kept.job.id for kept in self._queue()]
+        return waiting.index(job_id) if job_id in waiting else None
+
+    @_atomic
+    def queue_length(self) -> int:
+        """See ``JobStore.queue_length``."""
+        return len(self._queue())
+
+    @_atomic
+    def claim(self, owner: str, lease_s: float) -> JobRecord | None:
+        """See ``JobStore.claim``."""
+        now = self._clock()
+        for kept in self._queue():
+            if _overdue(kept.job, now):
+                self._move(kept, JobState.Expired)
+                continue
+            kept.lease_until = now + timedelta(seconds=lease_s)
+            return self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
+        return None
+
+    @_atomic
+    def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
+        """See ``JobStore.renew``."""
+        kept = self._jobs.get(job_id)
+        if kept is None or not _current(kept.job, attempt):
+            return LeaseState.Lost
+        kept.lease_until = self._clock() + timedelta(seconds=lease_s)
+        return self._advice(kept.job)
+
+    @_atomic
+    def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
+        """See ``JobStore.report``."""
+        kept = self._jobs.get(job_id)
+        if kept is None or not _current(kept.job, attempt):
+            return LeaseState.Lost
+        self._change(kept, progress=progress)
+        self._announce(kept, "progress", progress.model_dump(mode="json"))
+        return self._advice(kept.job)
+
+    def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
+        """See ``JobStore.succeed``."""
+        return self._finish(job_id, attempt, JobState.Succeeded, result=result)
+
+    def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
+        """See ``JobStore.fail``."""
+        return self._finish(job_id, attempt, JobState.Failed, error=error)
+
+    def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
+        """See ``JobStore.stop``."""
+        return self._finish(job_id, attempt, state, result=rules.kept_result(state, result))
+
+    @_atomic
+    def release(self, job_id: str, attempt: int) -> None:
+        """See ``JobStore.release``."""
+        kept = self._held(job_id, attempt)
+        self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Queued)
+
+    @_atomic
+    def request_cancel(self, job_id: str) -> JobRecord:
+        """See ``JobStore.request_cancel``."""
+        kept = self._find(job_id)
+        state = kept.job.state
+        if state is JobState.Queued:
+            return self._move(kept, JobState.Cancelled, cancel_requested=True)
+        if state is JobState.Running and not kept.job.cancel_requested:
+            self._change(kept, cancel_requested=True)
+        elif state in TERMINAL and state is not JobState.Cancelled:
+            raise rules.already_finished(job_id, state)
+        return kept.job
+
+    @_atomic
+    def delete(self, job_id: str) -> None:
+        """See ``JobStore.delete``."""
+        job = self._find(job_id).job
+        if not job.finished:
+            raise rules.not_finished(job_id, job.state)
+        del self._jobs[job_id]
+
+    @_atomic
+    def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
+        """See ``JobStore.events``."""
+        position = rules.event_position(after)
+        later = [event for event in self._find(job_id).events if rules.event_position(event.id) > position]
+        return later[:limit]
+
+    @_atomic
+    def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_lapsed``."""
+        now = self._clock()
+        lapsed = [kept for kept in self._running() if kept.lease_until is not None and kept.lease_until <= now]
+        lapsed.sort(key=lambda kept: kept.lease_until or now)
+        return [self._reclaim(kept, max_attempts) for kept in lapsed]
+
+    @_atomic
+    def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
+        """See ``JobStore.reclaim_owner``."""
+        held = [kept for kept in self._running() if kept.job.owner == owner]
+        return [self._reclaim(kept, max_attempts) for kept in held]
+
+    @_atomic
+    def expire_overdue(self) -> Sequence[str]:
+        """See ``JobStore.expire_overdue``."""
+        now = self._clock()
+        overdue = [
+            kept
+            for kept in [*self._queue(), *self._running()]
+            if _overdue(kept.job, now - (self._grace if kept.job.state is JobState.Running else timedelta()))
+        ]
+        for kept in overdue:
+            self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Expired)
+        return [kept.job.id for kept in overdue]
+
+    @_atomic
+    def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_results``."""
+        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
+        old = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at < oldest_kept]
+        old.sort(key=lambda kept: kept.job.finished_at or oldest_kept)
+        for kept in old[:limit]:
+            self._change(kept, result_removed=True)
+        return [kept.job.id for kept in old[:limit]]
+
+    @_atomic
+    def referenced_blobs(self) -> set[str]:
+        """See ``JobStore.referenced_blobs``."""
+        needed = Counter(
+            digest for kept in [*self._queue(), *self._running()] for digest in rules.request_blobs(kept.job.request)
+        )
+        needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
+        return set(needed)
+
+    @_atomic
+    def worker_alive(self, worker_id: str) -> None:
+        """See ``JobStore.worker_alive``."""
+        now = self._clock()
+        self._workers[worker_id] = now
+        oldest = now - timedelta(seconds=rules.FORGET_WORKER_S)
+        self._workers = {worker: seen for worker, seen in self._workers.items() if seen >= oldest}
+
+    @_atomic
+    def worker_gone(self, worker_id: str) -> None:
+        """See ``JobStore.worker_gone``."""
+        self._workers.pop(worker_id, None)
+
+    @_atomic
+    def workers(self) -> Sequence[WorkerInfo]:
+        """See ``JobStore.workers``."""
+        now = self._clock()
+        recent_first = sorted(self._workers.items(), key=lambda entry: entry[1], reverse=True)
+        return [WorkerInfo(worker, (now - seen).total_seconds()) for worker, seen in recent_first]
+
+    @_atomic
+    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
+        """See ``JobStore.acquire_leadership``."""
+        now = self._clock()
+        leader, until = self._leaders.get(name, (holder, now))
+        if leader != holder and until > now:
+            return False
+        self._leaders[name] = (holder, now + timedelta(seconds=ttl_s))
+        return True
+
+    def ping(self) -> None:
+        """See ``JobStore.ping``."""
+
+    def _find(self, job_id: str) -> _Kept:
+        if job_id not in self._jobs:
+            raise rules.job_not_found(job_id)
+        return self._jobs[job_id]
+
+    def _held(self, job_id: str, attempt: int) -> _Kept:
+        kept = self._find(job_id)
+        if not _current(kept.job, attempt):
+            raise rules.stale_attempt(job_id, attempt, kept.job.attempt, kept.job.state.value)
+        return kept
+
+    def _in_state(self, state: JobState) -> Iterator[_Kept]:
+        return (kept for kept in self._jobs.values() if kept.job.state is state)
+
+    def _queue(self) -> Sequence[_Kept]:
+        return sorted(self._in_state(JobState.Queued), key=lambda kept: (kept.score, kept.job.id))
+
+    def _running(self) -> Sequence[_Kept]:
+        return sorted(self._in_state(JobState.Running), key=lambda kept: (kept.lease_until, kept.job.id))
+
+    def _with_results(self) -> Sequence[_Kept]:
+        return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]
+
+    def _advice(self, job: JobRecord) -> LeaseState:
+        if job.cancel_requested:
+            return LeaseState.CancelRequested
+        return LeaseState.DeadlinePassed if _overdue(job, self._clock()) else LeaseState.Held
+
+    @_atomic
+    def _finish(self, job_id: str, attempt: int, state: JobState, **outcome: Any) -> JobRecord:
+        kept = self._held(job_id, attempt)
+        if kept.job.cancel_requested:
+            return self._move(kept, JobState.Cancelled)
+        return self._move(kept, state, **outcome)
+
+    def _reclaim(self, kept: _Kept, max_attempts: int) -> Reclaimed:
+        kept.losses += 1
+        if kept.job.cancel_requested:
+            self._move(kept, JobState.Cancelled)
+        elif kept.losses >= max_attempts:
+            self._move(kept, JobState.Failed, error=rules.worker_lost_error(kept.losses))
+        else:
+            self._move(kept, JobState.Queued)
+        return Reclaimed(kept.job.id, kept.job.state)
+
+    def _move(self, kept: _Kept, state: JobState, **changes: Any) -> JobRecord:
+        assert may_follow(kept.job.state, state), (kept.job.state, state)  # noqa: S101 - the model checks itself
+        if state is not JobState.Running:
+            kept.lease_until = None
+            changes["owner"] = None
+        if state is JobState.Queued:
+            changes |= {"started_at": None, "progress": None}
+        elif state in TERMINAL:
+            changes["finished_at"] = self._clock()
+        self._change(kept, state=state, **changes)
+        self._announce_state(kept)
+        return kept.job
+
+    def _change(self, kept: _Kept, **changes: Any) -> None:
+        kept.job = kept.job.model_copy(update={"revision": kept.job.revision + 1, **changes})
+
+    def _announce_state(self, kept: _Kept) -> None:
+        job = kept.job
+        self._announce(kept, "state", {"state": job.state.value, "attempt": job.attempt, "revision": job.revision})
+
+    def _announce(self, kept: _Kept, kind: str, data: dict[str, Any]) -> None:
+        milliseconds, number = to_microseconds(self._clock()) // 1000, 0
+        if kept.events:
+            last = rules.event_position(kept.events[-1].id)
+            if (milliseconds, 0) <= last:
+                milliseconds, number = last[0], last[1] + 1
+        kept.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
+        del kept.events[: -self._event_limit]
+
+
+def _current(job: JobRecord, attempt: int) -> bool:
+    return job.state is JobState.Running and job.attempt == attempt
+
+
+def _overdue(job: JobRecord, now: datetime) -> bool:
+    return job.deadline_at is not None and now > job.deadline_at
+
+
+def _passes(job: JobRecord, wanted: JobFilter) -> bool:
+    request = job.request
+    reference = request.model.reference
+    return (
+        wanted.state in {None, job.state}
+        and wanted.method in {None, request.method}
+        and (wanted.model is None or reference == wanted.model or (reference or "").startswith(f"{wanted.model}@"))
+        and wanted.tags.items() <= request.tags.items()
+        and (wanted.created_after is None or job.created_at > wanted.created_after)
+        and (wanted.created_before is None or job.created_at < wanted.created_before)
+    )
