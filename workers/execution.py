@@ -95,6 +95,9 @@ class Executor:
         try:
             result = run.execute()
         except IhvpError as error:
+            if _is_out_of_memory(error.__cause__):
+                # A model that cannot be applied to its inputs for want of memory does fit them.
+                return self._unforeseen(error.__cause__, job)
             _log.info("job_refused", code=error.code, error=str(error))
             return _failed(error)
         except Exception as error:  # the boundary: one job's fault must not end the worker
@@ -113,7 +116,7 @@ class Executor:
             case _:
                 return _Ending("released")
 
-    def _unforeseen(self, error: Exception, job: JobRecord) -> _Ending:
+    def _unforeseen(self, error: BaseException | None, job: JobRecord) -> _Ending:
         if _is_out_of_memory(error):
             # Whatever is kept warm may be what filled the memory.
             self._models.clear()
@@ -181,7 +184,7 @@ def _target(job: JobRecord) -> float | None:
     return rtol if isinstance(rtol, float) else None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # The CPU allocator has no exception class of its own.

@@ -45,5 +45,8 @@ class ProblemCache(Generic[ProblemT]):
         """Forgets all of them."""
         self._kept.clear()
 
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._kept
+
     def __len__(self) -> int:
         return len(self._kept)

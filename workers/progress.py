@@ -27,7 +27,7 @@ _HISTORY = 32
 class ProgressReporter:
     """Writes at most one progress event an interval, and tells the solver when to stop.
 
-    The first and the last point of a phase are always written. The answer to "stop?" costs nothing: it
+    The first and the last iteration are always written. The answer to "stop?" costs nothing: it
     is read from memory, where the heartbeat and the answers to these reports leave it.
 
     Args:
@@ -57,17 +57,26 @@ class ProgressReporter:
         self._clock = clock
         self._phase = ""
         self._phase_began = clock()
-        self._written_at = -math.inf
+        self._written_at = self._phase_began
         self._unwritten: Progress | None = None
         self._history: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
 
-    def enter(self, phase: str) -> None:
-        """Begins a phase: loading, rhs, solving, influence, storing."""
-        self.flush()
+    def enter(self, phase: str, *, at_once: bool = False) -> None:
+        """Begins a phase: loading, rhs, solving, influence, storing.
+
+        Args:
+            phase: Its name.
+            at_once: Whether it is written even within the interval: it may last. Every event is synced to
+                disk by the store, so a job of milliseconds must not write one for each of its phases.
+        """
         self._phase = phase
         self._phase_began = self._clock()
         self._history.clear()
-        self._write(Progress(phase=phase))
+        begun = Progress(phase=phase)
+        if at_once or self._phase_began - self._written_at >= self._interval_s:
+            self._write(begun)
+        else:
+            self._unwritten = begun
 
     def __call__(self, report: IterationReport) -> TerminationStatus | None:
         """Takes one iteration of the solver; returns why to stop, at once, or None to go on."""
@@ -95,8 +104,8 @@ class ProgressReporter:
         return TerminationStatus.Deadline if reason is StopReason.Deadline else TerminationStatus.Cancelled
 
     def flush(self) -> None:
-        """Writes the last point, if it is not written yet."""
-        if self._unwritten is not None:
+        """Writes the last iteration, if it is not written yet."""
+        if self._unwritten is not None and self._unwritten.iteration:
             self._write(self._unwritten)
 
     def _write(self, progress: Progress) -> None:

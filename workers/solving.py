@@ -74,7 +74,8 @@ class SolveRun:
         Raises:
             IhvpError: The job cannot be solved as it was submitted.
         """
-        with self._phase("loading"):
+        warm = self._job.request.model.digest in self._models
+        with self._phase("loading", at_once=not warm):
             model = self._model()
         if self._stop.reason:
             return None
@@ -89,7 +90,7 @@ class SolveRun:
             return None
         scores: Tensor | None = None
         if self._job.request.influence is not None and stopped is None:
-            with self._phase("influence"):
+            with self._phase("influence", at_once=True):
                 scores = self._scores(model, result.x)
             stopped = self._stop.reason if scores is None else None
             if stopped not in (None, StopReason.Deadline):
@@ -171,9 +172,9 @@ class SolveRun:
         return ResultInfo.model_validate(ready)
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        """Reports a phase, times it, and reports its last point."""
-        self._progress.enter(name)
+    def _phase(self, name: str, *, at_once: bool = False) -> Iterator[None]:
+        """Reports a phase, times it, and reports its last iteration."""
+        self._progress.enter(name, at_once=at_once)
         began = time.perf_counter()
         try:
             yield
