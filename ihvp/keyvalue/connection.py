@@ -27,6 +27,7 @@ __all__ = ["AsyncExecutor", "Executor", "server_address"]
 
 T = TypeVar("T")
 
+MOST_CONNECTIONS: Final = 32
 RETRIES: Final = 2
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.2
@@ -79,7 +80,15 @@ def _blocking_client(settings: Settings) -> redis.Redis:
 
 def _awaiting_client(settings: Settings) -> redis.asyncio.Redis:
     retry = AsyncRetry(_backoff(), RETRIES, supported_errors=(redis.exceptions.ConnectionError,))
-    return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+    # Blocking: a burst of callers waits its turn, where the plain pool would refuse the hundred and first.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.redis_url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=settings.store_timeout_s,
+        retry=retry,
+        **_options(settings),
+    )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 @contextmanager
@@ -180,7 +189,7 @@ class AsyncExecutor:
         """
         with _translated(self._address):
             async with self._subscription(channel) as subscription:
-                asked = False
+                asked, subscribed = False, False
                 while True:
                     message = await subscription.get_message(timeout=self._timeout_s)
                     if message is None and asked:
@@ -190,6 +199,11 @@ class AsyncExecutor:
                         await subscription.ping()
                     elif message["type"] == "message":
                         yield message["data"]
+                    elif message["type"] == "subscribe":
+                        # The client mends a broken link by itself and subscribes again, without a word on the gap.
+                        if subscribed:
+                            raise redis.exceptions.ConnectionError("the subscription had to be renewed")
+                        subscribed = True
 
     @asynccontextmanager
     async def _subscription(self, channel: str) -> AsyncIterator[redis.asyncio.client.PubSub]:
