@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
-from ihvp.models.redis_store import AsyncRedisModelStore
 
 from app.events import EventHub
 from app.queue import WorkerWaker
 from app.services import Services
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.jobs.redis_store import AsyncRedisJobStore
+from ihvp.models.redis_store import AsyncRedisModelStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 __all__ = ["lifespan"]
+
+ANSWER_TIMEOUT_S: Final = 1.5
 
 
 @asynccontextmanager
@@ -28,10 +30,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     Nothing here asks the store: an API that starts before it says so in ``/readyz``, and serves once it is there.
     """
     settings = app.state.settings
+    # A caller is told within a moment that the store is away; a worker has more patience.
+    hasty = settings.model_copy(update={"store_timeout_s": min(settings.store_timeout_s, ANSWER_TIMEOUT_S)})
     async with AsyncExitStack() as stack:
-        jobs = AsyncRedisJobStore.from_settings(settings)
+        jobs = AsyncRedisJobStore.from_settings(hasty)
         stack.push_async_callback(jobs.close)
-        models = AsyncRedisModelStore.from_settings(settings)
+        models = AsyncRedisModelStore.from_settings(hasty)
         stack.push_async_callback(models.close)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)

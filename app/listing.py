@@ -54,7 +54,7 @@ class JobQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: JobState | None = None
+    state: JobState | None = Field(None, description="Only jobs in this state.")
     method: Annotated[
         str | None,
         AfterValidator(lambda name: name if name is None else _known_method(name)),

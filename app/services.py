@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ihvp.models.redis_store import AsyncRedisModelStore
-
     from app.events import EventHub
     from app.metrics import Metrics
     from app.queue import WorkerWaker
     from ihvp.blobs.store import BlobStore
     from ihvp.jobs.redis_store import AsyncRedisJobStore
+    from ihvp.models.redis_store import AsyncRedisModelStore
     from ihvp.settings import Settings
 
 __all__ = ["Services"]
