@@ -1,0 +1,86 @@
+"""Documentation cannot rot: the commands and programs in it are run, and its tables are compared with the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from examples.running_service import RunningService
+from ihvp.cli.exit_codes import ExitCode
+from ihvp.settings import child_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["docs/cli.md", "docs/client.md"]
+NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
+
+
+@dataclass
+class Program:
+    """All blocks of one language in a document, in order."""
+
+    language: str
+    blocks: list[str]
+
+
+def programs(text: str) -> list[Program]:
+    """A document's bash blocks are one script, its Python blocks one program.
+
+    A block after a comment ``<!-- not run: reason -->`` is left out.
+    """
+    found: dict[str, Program] = {}
+    for match in re.finditer(r"^```(bash|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if not NOT_RUN.search(text[: match.start()]):
+            found.setdefault(match[1], Program(match[1], [])).blocks.append(match[2])
+    return list(found.values())
+
+
+def test_blocks_are_found_and_left_out_only_with_a_reason() -> None:
+    blocks = [
+        "```bash\na\n```",
+        "<!-- not run: needs a GPU -->\n```bash\nb\n```",
+        "```python\nc\n```",
+        "```bash\nd\n```",
+    ]
+    text = "\n".join([*blocks, "```json\n{}\n```\n"])
+    assert programs(text) == [Program("bash", ["a\n", "d\n"]), Program("python", ["c\n"])]
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_does_what_it_says(name: str, service: RunningService, tmp_path: Path) -> None:
+    found = programs((ROOT / name).read_text(encoding="utf-8"))
+    assert found
+    environment = child_environment(url=service.url)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for program in found:
+        bash = ["bash", "-euo", "pipefail", "-c"]
+        command = bash if program.language == "bash" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, "\n".join(program.blocks)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_the_table_of_exit_statuses_is_the_code() -> None:
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    assert [int(status) for status in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [int(c) for c in ExitCode]
+
+
+def test_every_command_is_in_the_table() -> None:
+    from typer.main import get_command
+
+    from ihvp.cli.main import app
+
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    listed = {name.split()[0] for name in re.findall(r"^\| `ihvp ([a-z ]+)` \|", text, re.MULTILINE)}
+    assert listed == set(get_command(app).commands)  # type: ignore[attr-defined]
