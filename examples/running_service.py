@@ -29,12 +29,19 @@ class RunningService:
 
     Args:
         data_dir: Its data directory.
+        port: Its port; 0 is a free one.
+        **settings: Settings that differ from this program's, by their lower-case names.
+
+    Attributes:
+        url: Its address, once it is ready.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, **settings: str) -> None:
+        self.data_dir = data_dir.absolute()
+        self.url = ""
         self._process = start_child(
-            [sys.executable, "-m", "ihvp.cli", "up", "--port", "0", "--data-dir", str(data_dir.absolute())],
-            environment=child_environment(),
+            [sys.executable, "-m", "ihvp.cli", "up", "--port", str(port), "--data-dir", str(self.data_dir)],
+            environment=child_environment(**settings),
             cwd=Path(__file__).resolve().parent.parent,
             stdout=subprocess.PIPE,
             death_signal=signal.SIGTERM,
@@ -58,7 +65,20 @@ class RunningService:
             if not read:
                 raise ServiceDidNotStart(f"exit status {self._process.wait()}")
             line += read
-        return line.decode().split()[1]
+        self.url = line.decode().split()[1]
+        return self.url
+
+    @property
+    def pid(self) -> int:
+        """The process id of ``ihvp up``."""
+        return self._process.pid
+
+    def stop(self) -> int:
+        """Stops the service and returns the exit status of ``ihvp up``."""
+        stop_group(self._process, STOP_TIMEOUT_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._process.returncode
 
     def __enter__(self) -> Self:
         return self
@@ -66,4 +86,4 @@ class RunningService:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stop_group(self._process, STOP_TIMEOUT_S)
+        self.stop()
