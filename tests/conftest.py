@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.running_service import RunningService
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 
@@ -29,3 +30,14 @@ def valkey(valkey_server: EmbeddedStore, tmp_path: Path) -> Settings:
         namespace=f"t-{secrets.token_hex(6)}",
         data_dir=tmp_path / "data",
     )
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """The whole service as ``ihvp up`` runs it, in a path with spaces, shared by the session.
+
+    A test may kill parts of it and has to leave it ready again.
+    """
+    with RunningService(tmp_path_factory.mktemp("a service") / "data dir") as running:
+        running.wait_until_ready()
+        yield running
