@@ -59,7 +59,7 @@ def waiting_tokens(app: Celery, queue_name: str) -> int:
         kombu.exceptions.OperationalError: The broker is away.
     """
     with app.connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1)
+        connection.ensure_connection(max_retries=0)
         channel: Any = connection.default_channel
         # Declaring makes a queue that was never used, or was flushed away, count as empty.
         return int(channel.queue_declare(queue=queue_name, durable=True).message_count)
