@@ -32,8 +32,9 @@ REQUEST_ID_PARAMETER: Final = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "Comes back in the answer and stands in the logs; made up where it is left out.",
-    "schema": {"type": "string", "maxLength": 128},
+    "description": "Comes back in the answer and stands in the logs. Left out, or not up to 128 letters, digits and "
+    "._:/+=-, another one is made.",
+    "schema": {"type": "string"},
     "example": "5f0c1b7be0a94d11",
 }
 REQUEST_ID_HEADER: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
@@ -30,7 +31,10 @@ def _readable_reference(text: str) -> str:
     return text
 
 
-def _restore_plus(value: Any) -> Any:
+def _as_rfc_3339(value: Any) -> Any:
+    # Pydantic would take a bare number for seconds since 1970.
+    if isinstance(value, str) and not re.match(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("should be a date and time as RFC 3339 writes them")
     # An unescaped + in a query is a space: 10:00:00+01:00 arrives as 10:00:00 01:00.
     if isinstance(value, str) and value[-6:-5] == " " and value[-3:-2] == ":":
         return f"{value[:-6]}+{value[-5:]}"
@@ -45,7 +49,7 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999") from None
 
 
-Moment = Annotated[datetime, BeforeValidator(_restore_plus, json_schema_input_type=datetime), AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_as_rfc_3339, json_schema_input_type=datetime), AfterValidator(_in_utc)]
 TagPair = Annotated[str, Field(pattern=r"^[^:]{1,64}:[\s\S]{0,256}$", examples=["run:42"])]
 
 

@@ -14,7 +14,7 @@ from app.problems import ANYWHERE, WITH_BODY, problems
 from app.registration import register_model
 from app.strict_json import StrictJsonRoute
 from ihvp import errors as e
-from ihvp.references import ModelRef
+from ihvp.references import MODEL_NAME_PATTERN, ModelRef
 from ihvp.wire import ModelPage, ModelRegistration, ModelView
 
 __all__ = ["router"]
@@ -62,7 +62,7 @@ async def register(
 async def list_(
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=256, description="From `next`.")] = None,
+    cursor: Annotated[str | None, Query(pattern=MODEL_NAME_PATTERN, description="From `next`.")] = None,
 ) -> Any:
     """Follow `next` until it is null."""
     return json_answer(await list_models(services, limit, cursor))

@@ -102,6 +102,7 @@ def fuzzed(make_service: MakeService) -> Iterator[Service]:
 
     def work() -> None:
         while not stop.wait(0.01):
+            service.jobs.worker_alive("test-worker")
             job = service.jobs.claim("test-worker", 30.0)
             if job is not None:
                 service.finish(job, np.zeros(job.request.rhs.shape, np.float32), np.zeros((1, 4), np.float32))
