@@ -11,7 +11,7 @@ from ihvp.errors import SetupError
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
@@ -56,6 +56,10 @@ class JobCalls:
     def get(self, job_id: str) -> Call[JobRecord]:
         """``JobStore.get``."""
         return Call("get", (job_id,), _outcome(_record, job_id))
+
+    def standing(self, job_id: str) -> Call[Standing]:
+        """``JobStore.standing``."""
+        return Call("standing", (job_id,), _outcome(_standing, job_id))
 
     def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
         """``JobStore.list``."""
@@ -245,6 +249,11 @@ def _job(job_id: str, flat: list[str]) -> JobRecord:
         owner=fields.get("owner"),
         result_removed="removed" in fields,
     )
+
+
+def _standing(answer: Any) -> Standing:
+    _, state, revision, place = answer
+    return Standing(JobState(state), int(revision), None if place == "" else int(place))
 
 
 def _page(answer: Any) -> Page:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import to_microseconds
 
@@ -93,6 +93,13 @@ class MemoryJobStore:
     def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
         return self._find(job_id).job
+
+    @_atomic
+    def standing(self, job_id: str) -> Standing:
+        """See ``JobStore.standing``."""
+        job = self._find(job_id).job
+        waiting = [kept.job.id for kept in self._queue()]
+        return Standing(job.state, job.revision, waiting.index(job_id) if job_id in waiting else None)
 
     @_atomic
     def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:

@@ -8,7 +8,7 @@ from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.rules import OVERDUE_GRACE_S
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, WorkerInfo
+from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.connection import AsyncExecutor, Executor
 from ihvp.settings import Settings
@@ -49,6 +49,10 @@ class RedisJobStore:
     def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
         return self._run(self._calls.get(job_id))
+
+    def standing(self, job_id: str) -> Standing:
+        """See ``JobStore.standing``."""
+        return self._run(self._calls.standing(job_id))
 
     def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""
@@ -182,6 +186,10 @@ class AsyncRedisJobStore:
     async def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
         return await self._run(self._calls.get(job_id))
+
+    async def standing(self, job_id: str) -> Standing:
+        """See ``JobStore.standing``."""
+        return await self._run(self._calls.standing(job_id))
 
     async def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""

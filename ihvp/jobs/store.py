@@ -22,7 +22,7 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import InversionMethod
 
-__all__ = ["JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "WorkerInfo"]
+__all__ = ["JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "Standing", "WorkerInfo"]
 
 
 class LeaseState(str, Enum):
@@ -60,6 +60,19 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What tells whether a job's record has changed, without the record: two equal ones have equal records.
+
+    Attributes:
+        queue_position: How many jobs stand before a queued one; None when it is not queued.
+    """
+
+    state: JobState
+    revision: int
+    queue_position: int | None
+
+
+@dataclass(frozen=True)
 class Reclaimed:
     """What became of a job whose worker was lost."""
 
@@ -83,6 +96,13 @@ class JobStore(Protocol):
 
     def get(self, job_id: str) -> JobRecord:
         """The job.
+
+        Raises:
+            JobNotFound: No job has this id.
+        """
+
+    def standing(self, job_id: str) -> Standing:
+        """Whether the job has changed, at a fraction of the cost of reading it.
 
         Raises:
             JobNotFound: No job has this id.
