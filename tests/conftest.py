@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from examples.running_service import RunningService
 from ihvp.settings import Settings
@@ -18,6 +19,9 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded
     """One server for the whole session."""
     server = EmbeddedStore(tmp_path_factory.mktemp("valkey server"))
     server.start()
+    with redis.Redis.from_url(server.url) as client:
+        # Syncing each write makes up most of a test's time; tests/up holds that the server does it as configured.
+        client.config_set("appendfsync", "no")
     yield server
     server.stop()
 

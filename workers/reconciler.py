@@ -72,6 +72,7 @@ class Reconciler:
         self._lock_s = max(SHORTEST_LOCK_S, LOCK_ROUNDS * settings.reconcile_interval_s)
         self._next_sweep = float("-inf")
         self._away: dict[str, str] = {}
+        self._reclaim_from = float("-inf")
 
     @classmethod
     def from_settings(cls, settings: Settings, sweep_interval_s: float = SWEEP_INTERVAL_S) -> Reconciler:
@@ -89,6 +90,8 @@ class Reconciler:
             except IhvpError as error:
                 # Also a store that a newer version has written: it is left alone until an operator acts.
                 self._note_away("store", error)
+                # While the store was away nobody could renew: live workers get the time to do so first.
+                self._reclaim_from = time.monotonic() + 2 * self._settings.lease_renew_s
             except Exception:
                 # A fault in one step must not end all others for good.
                 _log.exception("round_failed")
@@ -106,8 +109,9 @@ class Reconciler:
         self._jobs.ping()
         if not self._jobs.acquire_leadership(ROLE, self._holder, self._lock_s):
             return False
-        for reclaimed in self._jobs.reclaim_lapsed(self._settings.max_attempts):
-            _log.warning("worker_lost", job_id=reclaimed.job_id, state=reclaimed.state.value)
+        if time.monotonic() >= self._reclaim_from:
+            for reclaimed in self._jobs.reclaim_lapsed(self._settings.max_attempts):
+                _log.warning("worker_lost", job_id=reclaimed.job_id, state=reclaimed.state.value)
         for job_id in self._jobs.expire_overdue():
             _log.info("job_expired", job_id=job_id)
         self._top_up_tokens()

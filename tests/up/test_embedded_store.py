@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ihvp.errors import SetupError
 from ihvp.up import embedded_store
@@ -53,12 +55,17 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_it_is_set_up_to_lose_nothing_and_asks_for_its_password(valkey_server: EmbeddedStore) -> None:
-    client = redis.Redis.from_url(valkey_server.url, decode_responses=True)
+def test_it_is_set_up_to_lose_nothing_and_asks_for_its_password(tmp_path: Path) -> None:
+    server = EmbeddedStore(tmp_path)
+    server.start()
+    client = redis.Redis.from_url(server.url, decode_responses=True)
     wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "bind": "127.0.0.1"}
-    assert {name: client.config_get(name)[name] for name in wanted} == wanted
-    with pytest.raises(redis.exceptions.AuthenticationError):
-        redis.Redis(port=valkey_server.port).get("anything")
+    try:
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)).get("anything")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["password", "server.conf"])

@@ -1,0 +1,63 @@
+"""Every store the contract suites run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from ihvp.jobs.memory_store import MemoryJobStore
+from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
+from ihvp.jobs.store import JobStore
+from ihvp.models.memory_store import MemoryModelStore
+from ihvp.models.redis_store import AsyncRedisModelStore, RedisModelStore
+from ihvp.models.store import ModelStore
+from ihvp.settings import Settings
+from tests.store.awaited import Awaited
+
+ADAPTERS = ["memory", "redis", "redis-async"]
+MakeStore = Callable[..., JobStore]
+
+
+@pytest.fixture(params=ADAPTERS)
+def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
+    """Makes a store: ``make_store(event_limit=…, overdue_grace_s=…)``; two of Redis share one namespace."""
+    with ExitStack() as stack:
+
+        def make(event_limit: int = 1000, **options: Any) -> Any:
+            if request.param == "memory":
+                return MemoryJobStore(event_limit=event_limit, **options)
+            settings: Settings = request.getfixturevalue("valkey").model_copy(update={"event_limit": event_limit})
+            if request.param == "redis":
+                store = RedisJobStore.from_settings(settings, **options)
+                stack.callback(store.close)
+                return store
+            awaited = Awaited(lambda: AsyncRedisJobStore.from_settings(settings, **options))
+            stack.callback(awaited.close)
+            return awaited
+
+        yield make
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> JobStore:
+    """A store with the defaults."""
+    return make_store()
+
+
+@pytest.fixture(params=ADAPTERS)
+def models(request: pytest.FixtureRequest) -> Iterator[ModelStore]:
+    """A model registry."""
+    if request.param == "memory":
+        yield MemoryModelStore()
+        return
+    settings = request.getfixturevalue("valkey")
+    made: Any = (
+        RedisModelStore.from_settings(settings)
+        if request.param == "redis"
+        else Awaited(lambda: AsyncRedisModelStore.from_settings(settings))
+    )
+    yield made
+    made.close()

@@ -1,0 +1,183 @@
+"""Any sequence of calls has the same outcome in Redis as in the readable model, and keeps the promises."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from ihvp.errors import IhvpError
+from ihvp.jobs.memory_store import MemoryJobStore
+from ihvp.jobs.record import JobRecord
+from ihvp.jobs.redis_store import RedisJobStore
+from ihvp.jobs.states import TERMINAL, JobState, may_follow
+from ihvp.jobs.store import JobFilter, JobStore
+from ihvp.jobs.submission import Priority
+from ihvp.methods import InversionMethod
+from ihvp.settings import Settings
+from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
+
+IDS = [f"job_{number}" for number in range(4)]
+OWNERS = ["a", "b"]
+TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
+LONG_S = 3600.0
+
+job_ids = st.sampled_from(IDS)
+attempts = st.integers(0, 3)
+
+
+def outcome(store: JobStore, name: str, *args: Any, **kwargs: Any) -> Any:
+    """What a call answers, times left out: the two stores' clocks differ."""
+    try:
+        return _timeless(getattr(store, name)(*args, **kwargs))
+    except IhvpError as error:
+        return type(error), str(error)
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, JobRecord):
+        known = {name: getattr(value, name) is not None for name in TIMES}
+        return value.model_dump(exclude=TIMES), known
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """Calls both stores alike and compares."""
+
+    base: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        own = self.base.model_copy(update={"namespace": f"s-{secrets.token_hex(6)}"})
+        self.redis = RedisJobStore.from_settings(own, overdue_grace_s=LONG_S)
+        self.model = MemoryJobStore(overdue_grace_s=LONG_S)
+        self.ended: dict[str, JobState] = {}
+
+    def teardown(self) -> None:
+        self.redis.close()
+
+    def both(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        expected = outcome(self.model, name, *args, **kwargs)
+        assert outcome(self.redis, name, *args, **kwargs) == expected
+        return expected
+
+    @rule(
+        job_id=job_ids,
+        priority=st.sampled_from(Priority),
+        method=st.sampled_from([InversionMethod.Cg, InversionMethod.Direct]),
+        overdue=st.booleans(),
+        tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
+    )
+    def create(
+        self, job_id: str, priority: Priority, method: InversionMethod, overdue: bool, tags: dict[str, str]
+    ) -> None:
+        deadline_s = 1e-6 if overdue else None
+        self.both("create", job_id, job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags))
+
+    @rule(owner=st.sampled_from(OWNERS), lapsed=st.booleans())
+    def claim(self, owner: str, lapsed: bool) -> None:
+        self.both("claim", owner, 0.0 if lapsed else LONG_S)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def renew(self, job_id: str, attempt: int) -> None:
+        self.both("renew", job_id, attempt, LONG_S)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def report(self, job_id: str, attempt: int) -> None:
+        self.both("report", job_id, attempt, PROGRESS)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def succeed(self, job_id: str, attempt: int) -> None:
+        self.both("succeed", job_id, attempt, RESULT)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def fail(self, job_id: str, attempt: int) -> None:
+        self.both("fail", job_id, attempt, ERROR)
+
+    @rule(job_id=job_ids, attempt=attempts, state=st.sampled_from([JobState.Cancelled, JobState.Expired]))
+    def stop(self, job_id: str, attempt: int, state: JobState) -> None:
+        self.both("stop", job_id, attempt, state, RESULT)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def release(self, job_id: str, attempt: int) -> None:
+        self.both("release", job_id, attempt)
+
+    @rule(job_id=job_ids)
+    def cancel(self, job_id: str) -> None:
+        self.both("request_cancel", job_id)
+
+    @rule(job_id=job_ids)
+    def delete(self, job_id: str) -> None:
+        if self.both("delete", job_id) is None:
+            self.ended.pop(job_id, None)
+
+    @rule(max_attempts=st.integers(1, 3))
+    def reclaim_lapsed(self, max_attempts: int) -> None:
+        # Several leases of no length at all may end in another order on another clock.
+        expected = sorted(outcome(self.model, "reclaim_lapsed", max_attempts), key=str)
+        assert sorted(outcome(self.redis, "reclaim_lapsed", max_attempts), key=str) == expected
+
+    @rule(owner=st.sampled_from(OWNERS), max_attempts=st.integers(1, 3))
+    def reclaim_owner(self, owner: str, max_attempts: int) -> None:
+        expected = sorted(outcome(self.model, "reclaim_owner", owner, max_attempts), key=str)
+        assert sorted(outcome(self.redis, "reclaim_owner", owner, max_attempts), key=str) == expected
+
+    @rule()
+    def expire_overdue(self) -> None:
+        assert sorted(outcome(self.redis, "expire_overdue")) == sorted(outcome(self.model, "expire_overdue"))
+
+    @rule()
+    def drop_results(self) -> None:
+        self.both("drop_results", 0.0)
+
+    @invariant()
+    def both_tell_the_same(self) -> None:
+        self.both("queue_length")
+        self.both("referenced_blobs")
+        for wanted in (
+            JobFilter(),
+            JobFilter(tags={"a": "1"}, method=InversionMethod.Cg),
+            JobFilter(state=JobState.Queued),
+        ):
+            mine, theirs = self.model.list(wanted, limit=2), self.redis.list(wanted, limit=2)
+            assert [job.id for job in mine.jobs] == [job.id for job in theirs.jobs]
+            assert (mine.cursor is None) == (theirs.cursor is None)
+        for job_id in IDS:
+            self.both("get", job_id)
+            self.both("queue_position", job_id)
+
+    @invariant()
+    def promises_hold(self) -> None:
+        for job in self.redis.list(JobFilter(), limit=len(IDS)).jobs:
+            events = self.redis.events(job.id)
+            assert [(each.type, each.data) for each in events] == [
+                (each.type, each.data) for each in self.model.events(job.id)
+            ]
+            states = [JobState(event.data["state"]) for event in events if event.type == "state"]
+            assert states[0] is JobState.Queued
+            assert states[-1] is job.state
+            assert all(map(may_follow, states, states[1:]))
+            assert (job.owner is not None) == (job.state is JobState.Running)
+            if job.id in self.ended:
+                assert job.state is self.ended[job.id]
+            if job.state in TERMINAL:
+                self.ended[job.id] = job.state
+
+
+@pytest.mark.parametrize("steps", [30])
+def test_redis_behaves_as_the_model(valkey: Settings, steps: int) -> None:
+    LifeCycle.base = valkey
+    run_state_machine_as_test(
+        LifeCycle,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
