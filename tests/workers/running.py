@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import psutil
 from celery import Celery
-from ihvp.jobs.redis_store import RedisJobStore
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.jobs.record import JobRecord
+from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.submission import JobRequest
 from ihvp.settings import Settings, child_environment
 from tests.workers.problems import new_id
@@ -100,6 +100,7 @@ class RunningWorker:
             redis_url=settings.redis_url,
             namespace=settings.namespace,
             data_dir=str(settings.data_dir),
+            threads="1",  # the tests' machine is shared; small operations lose by more
             **{name: str(value) for name, value in overrides.items()},
         )
         if python_path is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from ihvp.jobs.memory_store import MemoryJobStore
 
 from ihvp.errors import StoreUnavailable
+from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.store import LeaseState
 from ihvp.methods import TerminationStatus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,14 @@ import psutil
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import GradientOf, JobRequest, ResolvedRhs
 from ihvp.methods import TerminationStatus
 from ihvp.settings import Settings
+from ihvp.up.embedded_store import EmbeddedStore
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
 from tests.workers.running import RunningWorker, Service, eventually
 
@@ -29,20 +31,35 @@ Start = Callable[..., RunningWorker]
 
 @pytest.fixture
 def service(valkey: Settings) -> Service:
+    """A namespace without a worker."""
     return Service(valkey)
 
 
 @pytest.fixture
 def start(service: Service, tmp_path: Path) -> Iterator[Start]:
+    """Starts workers for a test that ends them."""
     workers: list[RunningWorker] = []
 
-    def start_one(**options: object) -> RunningWorker:
-        workers.append(RunningWorker(service, tmp_path / f"worker-{len(workers)}.log", **options))
+    def start_one() -> RunningWorker:
+        workers.append(RunningWorker(service, tmp_path / f"worker-{len(workers)}.log"))
         return workers[-1]
 
     yield start_one
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture(scope="module")
+def worked(
+    valkey_server: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory, plugin_site: Path
+) -> Iterator[tuple[Service, RunningWorker]]:
+    """A service with one worker, which outlives whatever tests do to its jobs and its child."""
+    folder = tmp_path_factory.mktemp("worked")
+    settings = Settings(redis_url=valkey_server.url, namespace=f"t-{secrets.token_hex(6)}", data_dir=folder)
+    service = Service(settings)
+    worker = RunningWorker(service, folder / "worker.log", python_path=plugin_site)
+    yield service, worker
+    worker.close()
 
 
 def quick(service: Service, digits: Example, first: int = 0) -> JobRequest:
@@ -56,10 +73,10 @@ def quick(service: Service, digits: Example, first: int = 0) -> JobRequest:
 
 def long(service: Service, *, damping: float = 1e-4) -> JobRequest:
     """Seconds of work that ends converged; with a tiny λ, minutes."""
-    example = softmax_regression(4000, 60, 8)
+    example = softmax_regression(2000, 60, 8)
     p = example.num_params
-    b = torch.randn(8, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[8, p])
+    b = torch.randn(6, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[6, p])
     options = {"maxiter": 1_000_000, "rtol": 1e-8}
     return job_request(example.upload(service.blobs), p, rhs, options=options, hessian_perturbation=damping)
 
@@ -78,9 +95,9 @@ def assert_certified(job: JobRecord) -> None:
 
 
 def test_jobs_are_solved_and_torch_stays_out_of_the_parent(
-    service: Service, start: Start, digits: Example, digits_hessian: Tensor
+    worked: tuple[Service, RunningWorker], digits: Example, digits_hessian: Tensor
 ) -> None:
-    worker = start()
+    service, worker = worked
     ids = [service.submit(quick(service, digits, first)) for first in (0, 3, 6)]
     # Tokens that are delivered twice, or come late, make no second execution.
     ids.append(service.submit(quick(service, digits, 9), tokens=3))
@@ -103,15 +120,11 @@ def test_jobs_are_solved_and_torch_stays_out_of_the_parent(
     claims = [e for e in events if e["event"] == "job_claimed"]
     assert [(e["job_id"], e["attempt"]) for e in claims] == [(job_id, 1) for job_id in ids]
 
-    assert worker.terminate() < 5
-    assert worker.process.returncode == 0
-    assert not service.store.workers(), "a worker that ends in peace signs off"
-
 
 def test_a_killed_child_costs_seconds_and_no_job(
-    service: Service, start: Start, record_property: Callable[[str, object], None]
+    worked: tuple[Service, RunningWorker], record_property: Callable[[str, object], None]
 ) -> None:
-    worker = start()
+    service, worker = worked
     job_id = service.submit(long(service))
     service.solving(job_id)
     killed_at = worker.kill_child()
@@ -133,6 +146,7 @@ def test_sigterm_in_the_middle_of_a_solve_hands_the_job_to_the_next_worker(servi
     service.solving(job_id)
     assert first.terminate() < 8
     assert first.process.returncode == 0
+    assert not service.store.workers(), "a worker that ends in peace signs off"
     assert service.store.get(job_id).state is JobState.Queued
     start()
     # No token is sent here: the worker that gave the job back has sent one.
@@ -148,8 +162,10 @@ def test_ctrl_c_gives_the_job_back_as_well(service: Service, start: Start) -> No
     assert service.store.get(job_id).state is JobState.Queued
 
 
-def test_a_cancelled_solve_ends_at_once_and_the_next_job_runs(service: Service, start: Start, digits: Example) -> None:
-    start()
+def test_a_cancelled_solve_ends_at_once_and_the_next_job_runs(
+    worked: tuple[Service, RunningWorker], digits: Example
+) -> None:
+    service, _ = worked
     job_id = service.submit(long(service, damping=1e-12))
     service.solving(job_id)
     asked = time.monotonic()
@@ -159,7 +175,7 @@ def test_a_cancelled_solve_ends_at_once_and_the_next_job_runs(service: Service, 
     assert_certified(service.finished(service.submit(quick(service, digits))))
 
 
-def test_a_dead_parent_takes_its_child_with_it(service: Service, start: Start) -> None:
+def test_a_dead_parent_takes_its_child_with_it(start: Start) -> None:
     worker = start()
     child = worker.child
     worker.process.kill()
@@ -167,10 +183,8 @@ def test_a_dead_parent_takes_its_child_with_it(service: Service, start: Start) -
     eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
 
 
-def test_a_model_that_kills_every_worker_fails_alone(
-    service: Service, start: Start, digits: Example, plugin_site: Path
-) -> None:
-    start(python_path=plugin_site)
+def test_a_model_that_kills_every_worker_fails_alone(worked: tuple[Service, RunningWorker], digits: Example) -> None:
+    service, _ = worked
     spec = digits.upload(service.blobs, architecture={"type": "fatal", "config": {}})
     b = put_tensors(service.blobs, b=torch.ones(digits.num_params))
     rhs = ResolvedRhs(blob=b, shape=[digits.num_params])
@@ -185,15 +199,13 @@ def test_a_model_that_kills_every_worker_fails_alone(
 
 
 def test_a_plugin_architecture_is_solved_like_a_built_in_one(
-    service: Service, start: Start, plugin_site: Path
+    worked: tuple[Service, RunningWorker],
 ) -> None:
-    from torch import nn
-
+    service, _ = worked
     left, right = nn.Linear(3, 2), nn.Linear(3, 2)
     module = nn.ModuleDict({"left": left, "right": right})
     architecture = {"type": "two-branches", "config": {"in_features": 3, "out_features": 2}}
     example = Example(architecture, module, torch.randn(40, 3), torch.randint(0, 2, (40,)))
-    start(python_path=plugin_site)
     b = torch.randn(2, 16, dtype=torch.float64)
     rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[2, 16])
     spec = example.upload(service.blobs)
