@@ -1,4 +1,4 @@
-"""What routes ask FastAPI for: the services, and path parameters that are checked once."""
+"""What routes ask FastAPI for: the services, and path parameters that are checked where they are declared."""
 
 from __future__ import annotations
 
@@ -6,66 +6,66 @@ import re
 from typing import Annotated, Final
 
 from fastapi import Depends, Path, Request
+from pydantic import AfterValidator
 
 from app.examples import JOB_ID, WEIGHTS
 from app.services import Services
 from ihvp.errors import JobNotFound, ModelNotFound
-from ihvp.references import MODEL_NAME_PATTERN, parse_digest
+from ihvp.references import DIGEST_PATTERN, MODEL_NAME_PATTERN, parse_digest
 
-__all__ = ["BlobDigestPath", "JobId", "ModelNamePath", "ModelVersionPath", "ServicesDep"]
+__all__ = ["BlobDigestPath", "JobId", "ModelNamePath", "ModelVersionPath", "ServicesDep", "services_of"]
 
 JOB_ID_PATTERN: Final = r"^job_[0-9A-HJKMNP-TV-Z]{26}$"
 VERSION_PATTERN: Final = r"^(latest|[1-9][0-9]{0,8})$"
-DIGEST_SCHEMA: Final = {"pattern": r"^sha256:[0-9a-f]{64}$"}
 
 
-# Dependencies are coroutines although they await nothing: FastAPI runs plain functions in a thread.
-async def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """The services of the application that answers this request."""
     services: Services = request.app.state.services
     return services
 
 
-async def _job_id(
-    job_id: Annotated[str, Path(examples=[JOB_ID], json_schema_extra={"pattern": JOB_ID_PATTERN})],
-) -> str:
+# A coroutine although it awaits nothing: FastAPI would run a plain function in a thread.
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+def _job_id(text: str) -> str:
     # An id that cannot exist is not looked up, so that no caller reaches into other keys of the store.
-    if not re.fullmatch(JOB_ID_PATTERN, job_id):
+    if not re.fullmatch(JOB_ID_PATTERN, text):
         raise JobNotFound(
-            "No job has this id.",
-            given=job_id[:100],
-            allowed="job_ and 26 characters",
-            hint="GET /v1/jobs lists them.",
+            "No job has this id.", given=text[:100], allowed="job_ and 26 characters", hint="GET /v1/jobs lists them."
         )
-    return job_id
+    return text
 
 
-async def _model_name(
-    name: Annotated[str, Path(examples=["house-prices"], json_schema_extra={"pattern": MODEL_NAME_PATTERN})],
-) -> str:
-    if not re.fullmatch(MODEL_NAME_PATTERN, name):
-        raise ModelNotFound("No model has this name.", given=name[:100], hint="GET /v1/models lists them.")
-    return name
+def _model_name(text: str) -> str:
+    if not re.fullmatch(MODEL_NAME_PATTERN, text):
+        raise ModelNotFound("No model has this name.", given=text[:100], hint="GET /v1/models lists them.")
+    return text
 
 
-async def _model_version(
-    version: Annotated[
-        str,
-        Path(description="A number, or latest.", examples=["1"], json_schema_extra={"pattern": VERSION_PATTERN}),
-    ],
-) -> int | None:
-    if not re.fullmatch(VERSION_PATTERN, version):
+def _model_version(text: str) -> str:
+    if not re.fullmatch(VERSION_PATTERN, text):
         raise ModelNotFound(
-            "Versions are numbers.", given=version[:100], allowed="1, 2, … or latest", hint="GET /v1/models/{name}."
+            "Versions are numbers.", given=text[:100], allowed="1, 2, … or latest", hint="GET /v1/models/{name}."
         )
-    return None if version == "latest" else int(version)
+    return text
 
 
-async def _digest(digest: Annotated[str, Path(examples=[WEIGHTS], json_schema_extra=DIGEST_SCHEMA)]) -> str:
-    return parse_digest(digest)
-
-
+# What is not found is no fault of form, so these raise errors of their own, which answer 404 and not 422.
+JobId = Annotated[str, AfterValidator(_job_id), Path(examples=[JOB_ID], json_schema_extra={"pattern": JOB_ID_PATTERN})]
+ModelNamePath = Annotated[
+    str,
+    AfterValidator(_model_name),
+    Path(examples=["house-prices"], json_schema_extra={"pattern": MODEL_NAME_PATTERN}),
+]
+ModelVersionPath = Annotated[
+    str,
+    AfterValidator(_model_version),
+    Path(description="A number, or latest.", examples=["1"], json_schema_extra={"pattern": VERSION_PATTERN}),
+]
+BlobDigestPath = Annotated[
+    str, AfterValidator(parse_digest), Path(examples=[WEIGHTS], json_schema_extra={"pattern": DIGEST_PATTERN})
+]
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Depends(_job_id)]
-ModelNamePath = Annotated[str, Depends(_model_name)]
-ModelVersionPath = Annotated[int | None, Depends(_model_version)]
-BlobDigestPath = Annotated[str, Depends(_digest)]

@@ -5,55 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from app.etags import job_etag, matches
+from app.etags import matches
 from ihvp.errors import JobNotFound, StoreUnavailable
 from ihvp.jobs.states import TERMINAL, JobState
 
 if TYPE_CHECKING:
     from app.events import EventHub
-    from ihvp.jobs.record import JobEvent, JobRecord
+    from app.job_bodies import JobBodies, Sight
+    from ihvp.jobs.record import JobEvent
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
-__all__ = ["Snapshot", "follow", "read_job", "wait_for_change"]
+__all__ = ["follow", "wait_for_change"]
 
 EVENTS_A_READ: Final = 200
 STORE_RETRY_S: Final = 1.0
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A job as it stood at one moment."""
-
-    job: JobRecord
-    queue_position: int | None
-
-    @property
-    def etag(self) -> str:
-        """Its entity tag."""
-        return job_etag(self.job, self.queue_position)
-
-
-async def read_job(store: AsyncRedisJobStore, job_id: str) -> Snapshot:
-    """The job now.
-
-    Raises:
-        JobNotFound: No job has this id.
-    """
-    job = await store.get(job_id)
-    position = await store.queue_position(job_id) if job.state is JobState.Queued else None
-    return Snapshot(job, position)
-
-
-async def wait_for_change(
-    store: AsyncRedisJobStore, hub: EventHub, job_id: str, *, known: str | None, wait_s: float
-) -> Snapshot:
+async def wait_for_change(bodies: JobBodies, hub: EventHub, job_id: str, *, known: str | None, wait_s: float) -> Sight:
     """The job once its state or progress differs from what the caller knows, or once the time is over.
 
     Args:
-        store: Where jobs live.
+        bodies: Looks at jobs.
         hub: Announces changes.
         job_id: The job.
         known: The caller's If-None-Match; None: differs from how the job stands now.
@@ -64,14 +38,17 @@ async def wait_for_change(
     """
     until = time.monotonic() + wait_s
     with hub.watch(job_id) as watch:
-        first = latest = await read_job(store, job_id)
-        while not latest.job.finished:
-            differs = latest.job.revision != first.job.revision if known is None else not matches(known, latest.etag)
+        first = latest = await bodies.look(job_id)
+        while not latest.finished:
+            if known is None:
+                differs = latest.standing.revision != first.standing.revision
+            else:
+                differs = not matches(known, latest.etag)
             left = until - time.monotonic()
             if differs or left <= 0:
                 break
             await watch.wait(left)
-            latest = await read_job(store, job_id)
+            latest = await bodies.look(job_id)
     return latest
 
 
@@ -88,7 +65,7 @@ async def follow(store: AsyncRedisJobStore, hub: EventHub, job_id: str, after: s
                 events = await store.events(job_id, after=after, limit=EVENTS_A_READ)
                 if last_read and not events:
                     return
-                last_read = not events and (await store.get(job_id)).finished
+                last_read = not events and (await store.standing(job_id)).state in TERMINAL
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_S)
                 continue

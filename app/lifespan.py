@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 
 from app.events import EventHub
+from app.job_bodies import JobBodies
 from app.queue import WorkerWaker
 from app.services import Services
 from ihvp.blobs.filesystem import FilesystemBlobStore
@@ -44,6 +45,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = Services(
             settings=settings,
             jobs=jobs,
+            bodies=JobBodies(jobs),
             models=models,
             blobs=FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes),
             waker=waker,

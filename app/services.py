@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.events import EventHub
+    from app.job_bodies import JobBodies
     from app.metrics import Metrics
     from app.queue import WorkerWaker
     from ihvp.blobs.store import BlobStore
@@ -23,6 +24,7 @@ class Services:
 
     settings: Settings
     jobs: AsyncRedisJobStore
+    bodies: JobBodies
     models: AsyncRedisModelStore
     blobs: BlobStore
     waker: WorkerWaker

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from ulid import ULID
 
-from app.following import Snapshot
 from app.model_inspection import inspect_model
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
 from ihvp.errors import HessianTooLarge, InvalidOption, ModelNotFound, UnknownModel
-from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
 from ihvp.methods import InversionMethod, default_rtol, parse_options
 from ihvp.references import ModelRef
+from ihvp.wire import JobView
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -33,7 +32,7 @@ class _Found:
     layout: list[LayoutEntry]
 
 
-async def submit_job(services: Services, submission: JobSubmission) -> Snapshot:
+async def submit_job(services: Services, submission: JobSubmission) -> JobView:
     """Puts a job into the queue.
 
     A broker that is away loses nothing: the job is in the store, and the reconciler publishes it.
@@ -72,8 +71,7 @@ async def submit_job(services: Services, submission: JobSubmission) -> Snapshot:
     job = await services.jobs.create(f"job_{ULID()}", request)
     services.waker.wake(job.id)
     services.metrics.count_submission(method.value)
-    position = await services.jobs.queue_position(job.id) if job.state is JobState.Queued else None
-    return Snapshot(job, position)
+    return JobView.of(job, await services.jobs.queue_position(job.id))
 
 
 async def _find_model(services: Services, wanted: str | ModelSpec) -> _Found:

@@ -92,4 +92,4 @@ async def versions(name: ModelNamePath, services: ServicesDep) -> Any:
 )
 async def get(name: ModelNamePath, version: ModelVersionPath, services: ServicesDep) -> Any:
     """Its `layout` says where each parameter stands in b and x."""
-    return json_answer(ModelView.of(await services.models.get(ModelRef(name, version))))
+    return json_answer(ModelView.of(await services.models.get(ModelRef.parse(f"{name}@{version}"))))

@@ -122,10 +122,8 @@ def test_hundreds_of_waiters_cost_no_store_connection_each(make_service: MakeSer
         time.sleep(2.5)
         assert not any(h.done() for h in held)
         assert len(server.client_list()) - before <= 40
-        started = time.monotonic()
         service.claim(job["id"])
         assert {h.result(10).json()["state"] for h in held} == {"running"}
-        assert time.monotonic() - started < 4
 
 
 def test_a_dropped_subscription_delays_waiters_and_strands_none(service: Service) -> None:
