@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ihvp.jobs.memory_store import MemoryJobStore
+import torch
 from torch import Tensor
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.submission import ResolvedRhs
 from ihvp.models.spec import ModelSpec
 from tests.workers.problems import Example, digits_mlp, job_request, new_id
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Small operations on a shared machine lose by more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ class Example:
         )
 
 
-def digits_mlp(points: int = 600, hidden: int = 16) -> Example:
+def digits_mlp(points: int = 300, hidden: int = 8) -> Example:
     """An MLP trained on scikit-learn's digits: about a second."""
     from sklearn.datasets import load_digits
 
@@ -106,7 +106,7 @@ def digits_mlp(points: int = 600, hidden: int = 16) -> Example:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         nn.functional.cross_entropy(module(x), y).backward()
         optimizer.step()
