@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from examples.digits import ARCHITECTURE, Digits, load_digits_split, predict, train_mlp
+from examples.digits import ARCHITECTURE, LAYERS, Digits, load_digits_split, predict, train_mlp
 from examples.picture import Neighbour, TestDigit, draw
 from examples.running_service import RunningService, ServiceDidNotStart
 from ihvp import Client
@@ -110,7 +110,7 @@ def _run(out: Path) -> int:
 
 
 def _train() -> Question:
-    console.print("Training a 64-128-128-10 network on 1500 handwritten digits …")
+    console.print(f"Training a network with layers of {', '.join(map(str, LAYERS))} on 1500 handwritten digits …")
     began = time.monotonic()
     digits = load_digits_split()
     weights = train_mlp(digits)
