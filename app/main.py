@@ -46,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     install_error_handlers(app)
-    routers = [module.router for module in (jobs, results, events, models, blobs, methods, health)]
+    # The busiest first: routes are tried in this order.
+    routers = [jobs.reading, *(part.router for part in (jobs, results, events, models, blobs, methods, health))]
     for router in routers:
         app.include_router(router)
     app.state.api_routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

@@ -25,6 +25,8 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0),
             registry=self.registry,
         )
+        # Looking labels up costs more than counting.
+        self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._submitted = Counter(
             "ihvp_jobs_submitted", "Jobs accepted, by inversion method.", ["method"], registry=self.registry
         )
@@ -34,8 +36,13 @@ class Metrics:
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Notes an answered request; status 0 is a caller who left before the answer."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        key = (method, route, status)
+        found = self._by_request.get(key)
+        if found is None:
+            found = (self._requests.labels(method, route, str(status)), self._seconds.labels(method, route))
+            self._by_request[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def count_submission(self, method: str) -> None:
         """Notes an accepted job."""

@@ -20,9 +20,11 @@ from ihvp import errors as e
 from ihvp.jobs.submission import JobSubmission
 from ihvp.wire import JobPage, JobView
 
-__all__ = ["router"]
+__all__ = ["reading", "router"]
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictJsonRoute)
+# Without a body there is nothing to be strict about.
+reading = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 REFUSALS = (
     e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
@@ -66,7 +68,7 @@ async def list_(query: Annotated[JobQuery, Query()], services: ServicesDep) -> A
     return json_answer(await list_jobs(services, query))
 
 
-@router.get(
+@reading.get(
     "/{job_id}",
     operation_id="getJob",
     summary="Look at a job, or wait for it to move",
