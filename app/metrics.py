@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = ["Metrics"]
+
+KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
@@ -36,6 +40,8 @@ class Metrics:
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Notes an answered request; status 0 is a caller who left before the answer."""
+        # Callers choose the method, and each new label is kept for good.
+        method = method if method in KNOWN_METHODS else "other"
         key = (method, route, status)
         found = self._by_request.get(key)
         if found is None:
