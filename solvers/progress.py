@@ -76,7 +76,11 @@ class Monitor:
         if self._callback is None:
             return None
         residuals = [r if math.isfinite(r) else None for r in relative_residual]
-        verdict = self._callback(IterationReport(self._method, iteration, max_iterations, residuals, hvps))
+        try:
+            verdict = self._callback(IterationReport(self._method, iteration, max_iterations, residuals, hvps))
+        except BaseException:
+            self.close()
+            raise
         if verdict is not None and verdict not in STOPS:
             raise InvalidOption(
                 "A callback returns why to stop, or None.",

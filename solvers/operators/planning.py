@@ -28,7 +28,7 @@ WORTH_BATCHING: Final = 200
 LINEARIZE_FIRST: Final = 2.0
 LINEARIZE_AGAIN: Final = 0.4
 """Seconds to linearise a chunk; the first time in a process, torch imports its tracer as well."""
-WORTH_LINEARIZING: Final = 5.0
+WORTH_LINEARIZING: Final = 8.0
 """A linearisation halves the cost of a product at best, so its set-up must be a small part of what is ahead."""
 TRACER: Final = "torch._dynamo.eval_frame"
 

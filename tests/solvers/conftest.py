@@ -1,17 +1,16 @@
-"""One thread, so that the suite is a good neighbour, and hypothesis without deadlines."""
+"""One thread, so that the suite is a good neighbour."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
-
-settings.register_profile(
-    "solvers", deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    settings.load_profile("solvers")
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -120,8 +120,8 @@ class TestCg:
         assert entry["status"] == "stagnated"
         assert "float64" in entry["advice"]
         true = float((values * x.double() - b).norm() / b.norm())
-        assert entry["relative_residual"] == pytest.approx(true, rel=0.2)
-        assert entry["relative_residual"] < 1e-4
+        assert entry["relative_residual"] == pytest.approx(true, abs=2e-7)  # H itself is rounded to float32
+        assert 1e-9 < entry["relative_residual"] < 1e-6
         assert entry["iterations"] < 1200
 
     def test_a_good_start_needs_no_iteration(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from tests.solvers.cases import Case, batches_of, small_mlp
 
 F64 = torch.float64
 TIGHT = {"cg": {"rtol": 1e-11, "atol": 0.0}, "direct": {}, "arnoldi": {"rank_estimate": 51, "tol": 0.0}}
+few = settings(deadline=None, max_examples=8)
 seeds = st.integers(0, 2**31)
 methods = st.sampled_from(sorted(TIGHT))
 
@@ -33,6 +34,7 @@ def close(a: Tensor, b: Tensor) -> None:
     assert float((a - b).norm()) <= 1e-8 * float(b.norm())
 
 
+@few
 @given(method=methods, seed=seeds, s=st.floats(-1e3, 1e3), t=st.floats(-1e3, 1e3))
 def test_linear_in_b(case: Case, method: str, seed: int, s: float, t: float) -> None:
     b = case.rhs(2, seed)
@@ -43,12 +45,14 @@ def test_linear_in_b(case: Case, method: str, seed: int, s: float, t: float) -> 
     assert float((together - (s * separate[0] + t * separate[1])).norm()) <= 1e-8 * float(scale)
 
 
+@few
 @given(method=methods, seed=seeds, size=st.integers(1, 40))
 def test_batch_size_does_not_matter(case: Case, method: str, seed: int, size: int) -> None:
     b = case.rhs(2, seed)
     close(solve(case, method, b, size), case.exact(b))
 
 
+@few
 @given(method=methods, seed=seeds, size=st.integers(1, 40))
 def test_order_of_the_data_does_not_matter(case: Case, method: str, seed: int, size: int) -> None:
     b = case.rhs(1, seed)
@@ -58,6 +62,7 @@ def test_order_of_the_data_does_not_matter(case: Case, method: str, seed: int, s
     close(x, case.exact(b))
 
 
+@few
 @given(method=methods, seed=seeds)
 def test_a_large_damping_gives_b_over_it(case: Case, method: str, seed: int) -> None:
     b = case.rhs(2, seed)
@@ -67,12 +72,14 @@ def test_a_large_damping_gives_b_over_it(case: Case, method: str, seed: int) -> 
         assert float((damping * x - b).norm() / b.norm()) <= bound
 
 
+@few
 @given(method=methods, order=st.permutations(range(5)))
 def test_permuting_right_hand_sides_permutes_x(case: Case, method: str, order: list[int]) -> None:
     b = case.rhs(5)
     close(solve(case, method, b[order]), case.exact(b)[order])
 
 
+@few
 @given(seed=seeds, size=st.integers(1, 40), weight=st.floats(0.01, 100))
 def test_the_operator_is_symmetric_and_scales(case: Case, seed: int, size: int, weight: float) -> None:
     H = Problem(case.model, case.batches(size)).hessian(1, 2)
