@@ -21,13 +21,22 @@ from ihvp.jobs.states import JobState
 from ihvp.methods import TerminationStatus
 
 if TYPE_CHECKING:
-    from tests.service.conftest import Oracle
+    from tests.service.conftest import Array, Oracle
 
 pytestmark = pytest.mark.service
 DAMPING = 0.5
+# cg stops at a residual of 1e-8; the condition of H + λI is below 10.
+CG_ACCURACY = 1e-7
 
 
-@pytest.mark.parametrize(("method", "accuracy"), [("cg", 1e-6), ("direct", 1e-9)])
+def error(x: Array, expected: Array) -> float:
+    """The largest relative error of a row."""
+    x, expected = np.atleast_2d(x), np.atleast_2d(expected)
+    assert x.shape == expected.shape
+    return float((np.linalg.norm(x - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+
+
+@pytest.mark.parametrize(("method", "accuracy"), [("cg", CG_ACCURACY), ("direct", 1e-11)])
 @pytest.mark.parametrize("rows", [None, 3], ids=["one vector", "three"])
 def test_x_is_the_oracles(client: Client, oracle: Oracle, method: str, accuracy: float, rows: int | None) -> None:
     p = oracle.model.num_params
@@ -39,7 +48,7 @@ def test_x_is_the_oracles(client: Client, oracle: Oracle, method: str, accuracy:
     assert result.x.dtype == np.float64
     assert result.converged
     assert len(result.certificate) == (rows or 1)
-    np.testing.assert_allclose(result.x, oracle.solve(np.atleast_2d(b), DAMPING).reshape(b.shape), rtol=accuracy)
+    assert error(result.x, oracle.solve(np.atleast_2d(b), DAMPING)) < accuracy
     damped = oracle.hessian + DAMPING * np.eye(p)
     for entry, x, column in zip(result.certificate, np.atleast_2d(result.x), np.atleast_2d(b), strict=True):
         true = np.linalg.norm(damped @ x - column) / np.linalg.norm(column)
@@ -57,9 +66,9 @@ def test_gradients_at_points_and_influence_scores(client: Client, oracle: Oracle
     )
     assert client.wait(job.id, timeout=60).state is JobState.Succeeded
     x = oracle.solve(oracle.test_gradients, DAMPING)
-    np.testing.assert_allclose(client.result(job.id).x, x, rtol=1e-5, atol=1e-9)
+    assert error(client.result(job.id).x, x) < CG_ACCURACY
     expected = x @ oracle.training_gradients.T
-    np.testing.assert_allclose(client.influence_scores(job.id), expected, rtol=1e-4, atol=1e-8)
+    assert error(client.influence_scores(job.id), expected) < 1e-6
     top = client.influence(job.id, top=3).top
     for extremes, row in zip(top, expected, strict=True):
         assert [point.index for point in extremes.helpful] == list(np.argsort(-row)[:3])
@@ -71,7 +80,7 @@ def test_a_large_right_hand_side_goes_as_a_blob_and_comes_back_whole(client: Cli
     b = np.random.default_rng(2).normal(size=(40, oracle.model.num_params))
     assert b.size > 1000
     result = client.solve(model="oracle-mlp", rhs=b, hessian_perturbation=DAMPING, progress=False)
-    np.testing.assert_allclose(result.x, oracle.solve(b, DAMPING), rtol=1e-5, atol=1e-8)
+    assert error(result.x, oracle.solve(b, DAMPING)) < CG_ACCURACY
 
 
 def test_one_array_a_parameter_is_a_right_hand_side(client: Client, oracle: Oracle) -> None:
@@ -79,7 +88,7 @@ def test_one_array_a_parameter_is_a_right_hand_side(client: Client, oracle: Orac
     parts = {entry.name: rng.normal(size=entry.shape) for entry in oracle.model.layout}
     result = client.solve(model="oracle-mlp", rhs=parts, hessian_perturbation=DAMPING, progress=False)
     b = np.concatenate([part.ravel() for part in parts.values()])
-    np.testing.assert_allclose(result.x.ravel(), oracle.solve(b[None], DAMPING)[0], rtol=1e-5, atol=1e-8)
+    assert error(result.x, oracle.solve(b[None], DAMPING)) < CG_ACCURACY
 
 
 def test_registering_the_same_again_keeps_the_version(client: Client, oracle: Oracle) -> None:
