@@ -14,7 +14,7 @@ from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
 from ihvp.errors import HessianTooLarge, InvalidOption, ModelNotFound, UnknownModel
 from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
-from ihvp.methods import InversionMethod, default_rtol, parse_options
+from ihvp.methods import InversionMethod, default_rtol, dense_hessian_bytes, parse_options
 from ihvp.references import ModelRef
 from ihvp.wire import JobView
 
@@ -110,10 +110,10 @@ def _options(method: InversionMethod, submission: JobSubmission, spec: ModelSpec
 
 
 def _check_memory(method: InversionMethod, model: ResolvedModel, settings: Settings) -> None:
-    needed = model.num_params**2 * (8 if model.spec.dtype == "float64" else 4)
+    needed = dense_hessian_bytes(model.num_params, model.spec.dtype)
     if method is InversionMethod.Direct and needed > settings.memory_budget:
         raise HessianTooLarge(
-            f"The dense Hessian of {model.num_params} parameters does not fit the memory budget.",
+            f"A dense Hessian of {model.num_params} parameters and its factorisation need {needed} bytes.",
             given=f"{needed} bytes",
             allowed=f"{settings.memory_budget} bytes",
             hint="Use method 'cg', which needs Hessian-vector products only; or the operator sets IHVP_MEMORY_BUDGET.",

@@ -21,6 +21,7 @@ __all__ = [
     "MethodOptions",
     "TerminationStatus",
     "default_rtol",
+    "dense_hessian_bytes",
     "parse_method",
     "parse_options",
 ]
@@ -162,6 +163,11 @@ METHODS: Final[dict[InversionMethod, MethodDescription]] = {
 def default_rtol(dtype: str) -> float:
     """The service's relative tolerance for a model's dtype: what that dtype can hold with room to spare."""
     return 1e-8 if dtype == "float64" else 1e-5
+
+
+def dense_hessian_bytes(num_params: int, dtype: str) -> int:
+    """Memory that `direct` needs: H as computed, H + λI in float64, and its factor."""
+    return num_params**2 * ((8 if dtype == "float64" else 4) + 8 + 8)
 
 
 def parse_method(name: str) -> InversionMethod:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
-from ihvp.jobs.redis_store import RedisJobStore
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
-from ihvp.settings import Settings
+from ihvp.settings import Settings, let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from workers.execution import Executor
@@ -87,6 +87,7 @@ class WorkerChild:
             _log.warning("sign_off_failed", error=str(error))
 
     def _make_executor(self) -> Executor:
+        let_waiting_threads_sleep()
         # Imported here, after the predecessor's jobs are free: importing torch takes seconds, in which
         # another worker may have taken them.
         import torch

@@ -56,8 +56,7 @@ def service_parts(options: UpOptions, root: Path, listener: int) -> list[Part]:
         workers=str(options.workers),
         **({} if store is None else {"redis_url": store.url}),
     )
-    # Threads that spin while they wait for one that lost its core make a solve ten times slower on a busy machine.
-    rooms = _Rooms(root, options.data_dir, {"OMP_WAIT_POLICY": "PASSIVE", **environment})
+    rooms = _Rooms(root, options.data_dir, environment)
     api = ["uvicorn", "app.main:create_app", "--factory", "--fd", str(listener)]
     # Long-polls and event streams are cut off at a stop: their callers resume.
     api += ["--timeout-graceful-shutdown", "1", "--no-access-log"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import HessianTooLarge, InvalidOption
-from ihvp.methods import InversionMethod, TerminationStatus
+from ihvp.methods import InversionMethod, TerminationStatus, dense_hessian_bytes
 from solvers.certificate import Ending, Tolerance
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
@@ -98,8 +98,7 @@ def _check_memory(model: TorchTwiceDifferentiable, memory_budget: int | None) ->
         )
     parameters = model.parameters
     p = sum(t.numel() for t in parameters)
-    # H as computed, H + λI in float64, and its factor.
-    needed = p * p * (parameters[0].element_size() + 8 + 8)
+    needed = dense_hessian_bytes(p, str(parameters[0].dtype).removeprefix("torch."))
     budget = _half_of_memory(parameters[0].device) if memory_budget is None else memory_budget
     if needed > budget:
         raise HessianTooLarge(
