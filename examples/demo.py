@@ -100,7 +100,7 @@ def _run(out: Path) -> int:
     console.print(_times(job, result))
     picture = out / "influence.png"
     draw(_picked(question, influence), picture)
-    console.print(_what_it_shows(question, influence, picture))
+    console.print(_what_it_shows(question, influence, picture), soft_wrap=True)
     good = _all_converged(result)
     if not good:
         console.print(f"Not every certificate says converged at {RTOL:g}: see the table above.", style="red")
@@ -145,7 +145,8 @@ def _submit(client: Client, question: Question) -> tuple[JobView, dict[str, Any]
     job = client.submit(**document)
     console.print(
         f"Submitted {job.id}: (H + {DAMPING:g}·I) x = b on {model.reference} ({model.num_params} parameters), "
-        f"b = the loss gradients of the {RIGHT_HAND_SIDES} test digits it finds hardest"
+        f"b = the loss gradients of the {RIGHT_HAND_SIDES} test digits it finds hardest",
+        soft_wrap=True,
     )
     return job, document
 

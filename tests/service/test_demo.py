@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.digits import load_digits_split, train_mlp
 from examples.running_service import RunningService
+from ihvp.client.uploads import tensor_bytes
 from ihvp.settings import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,3 +94,9 @@ def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals, tm
     demo.stdout.close()
     assert time.monotonic() - began < 12
     assert marked(mark) == []
+
+
+def test_training_gives_the_same_bytes_each_time_so_that_the_model_keeps_its_version() -> None:
+    digits = load_digits_split()
+    first, second = (tensor_bytes(train_mlp(digits)) for _ in range(2))
+    assert first == second

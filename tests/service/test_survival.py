@@ -77,7 +77,7 @@ def submit_slow(client: Client, oracle: Oracle, terms: int) -> JobView:
 def test_a_job_whose_worker_child_is_killed_still_succeeds_once(
     service: RunningService, client: Client, oracle: Oracle
 ) -> None:
-    job = submit_slow(client, oracle, 10_000)
+    job = submit_slow(client, oracle, 5_000)
     until(lambda: (found := client.job(job.id).progress) is not None and found.iteration > 0, 30)
     worker_child(service).kill()
     ended = client.wait(job.id, timeout=90)
@@ -103,15 +103,14 @@ def test_a_killed_store_is_back_with_every_job(service: RunningService, client: 
     b = np.ones(oracle.model.num_params)
     done = client.solve(model="oracle-mlp", rhs=b, hessian_perturbation=0.5, progress=False)
     before = [job.id for job in client.jobs()]
-    (store,) = parts(service, "server.conf") or parts(service, "-server")
+    (store,) = parts(service, "-server")
     store.kill()
-    time.sleep(0.2)
-    took = until(lambda: is_ready(service), 15)
+    took = until(lambda: parts(service, "-server") not in ([], [store]) and is_ready(service), 15)
     assert [job.id for job in client.jobs()] == before
     assert client.result(done.job_id).digest == done.digest
     again = client.solve(model="oracle-mlp", rhs=b, hessian_perturbation=0.5, progress=False, timeout=30)
     np.testing.assert_array_equal(again.x, done.x)
-    assert took < 10
+    assert took < 5
 
 
 def test_a_second_service_on_the_same_data_is_refused_in_one_line(service: RunningService) -> None:
@@ -166,7 +165,7 @@ def test_data_survives_a_restart_stops_are_clean_and_kills_leave_nothing(tmp_pat
                 rhs=b,
                 method="lissa",
                 hessian_perturbation=0.1,
-                options={"maxiter": 20_000, "rtol": 1e-30, "scale": 100.0},
+                options={"maxiter": 6_000, "rtol": 1e-30, "scale": 100.0},
             )
             until(lambda: client.job(running.id).state is JobState.Running, 30)
             assert len(marked(mark)) >= 5
