@@ -71,6 +71,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         # Without it, a port stays taken for a minute after its last connection.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it. An inherited descriptor reaches uvicorn without its family, so it would not set it,
+        # and each answer would wait 40 ms for the caller's delayed acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
