@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin="$PWD/.venv/bin"
-"$bin/ruff" format --check .
-"$bin/ruff" check .
+"$bin/ruff" format --check --no-cache .
+"$bin/ruff" check --no-cache .
 "$bin/python" -m mypy
 "$bin/lint-imports" --no-cache
 "$bin/python" scripts/module_sizes.py

@@ -29,7 +29,7 @@ if [ .venv/.installed -nt constraints.txt ] && [ .venv/.installed -nt pyproject.
 fi
 printf 'setup: installing pinned packages into .venv (a few minutes the first time)\n'
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-.venv/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+.venv/bin/python -m pip install -qq --constraint constraints.txt torch==2.13.0
+.venv/bin/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 touch .venv/.installed
 printf 'setup: done\n'

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from ihvp.jobs.memory_store import MemoryJobStore
 
 from ihvp.errors import StoreUnavailable
+from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import LeaseState
