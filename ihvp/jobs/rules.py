@@ -44,7 +44,7 @@ OVERDUE_GRACE_S: Final = 15.0
 # Most jobs one call of reclaim or expire takes; the next round takes more.
 BATCH: Final = 500
 # Most jobs one page of a filtered listing looks at.
-SCAN_BOUND: Final = 1000
+SCAN_BOUND: Final = 500
 FORGET_WORKER_S: Final = 24 * 3600.0
 
 

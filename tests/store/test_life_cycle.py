@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.memory_store import MemoryJobStore
@@ -21,13 +22,12 @@ from ihvp.methods import InversionMethod
 from ihvp.settings import Settings
 from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
 
-IDS = [f"job_{number}" for number in range(4)]
+IDS = [f"job_{number}" for number in range(3)]
 OWNERS = ["a", "b"]
 TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
 LONG_S = 3600.0
 
 job_ids = st.sampled_from(IDS)
-attempts = st.integers(0, 3)
 
 
 def outcome(store: JobStore, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -60,76 +60,88 @@ class LifeCycle(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.redis.close()
 
+    def jobs(self, state: JobState | None = None) -> Sequence[JobRecord]:
+        return self.model.list(JobFilter(state=state), limit=len(IDS)).jobs
+
     def both(self, name: str, *args: Any, **kwargs: Any) -> Any:
         expected = outcome(self.model, name, *args, **kwargs)
         assert outcome(self.redis, name, *args, **kwargs) == expected
         return expected
 
+    # Preconditions keep the walk where something can happen; refusals are met on the way, and in the contract suite.
+    @precondition(lambda self: len(self.jobs()) < len(IDS))
     @rule(
-        job_id=job_ids,
+        taken=st.sampled_from([None, None, None, *IDS]),
         priority=st.sampled_from(Priority),
         method=st.sampled_from([InversionMethod.Cg, InversionMethod.Direct]),
-        overdue=st.booleans(),
+        overdue=st.sampled_from([False, False, False, True]),
         tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
     )
     def create(
-        self, job_id: str, priority: Priority, method: InversionMethod, overdue: bool, tags: dict[str, str]
+        self, taken: str | None, priority: Priority, method: InversionMethod, overdue: bool, tags: dict[str, str]
     ) -> None:
+        free = sorted({*IDS} - {job.id for job in self.jobs()})
+        job_id = taken or free[0]
         deadline_s = 1e-6 if overdue else None
         self.both("create", job_id, job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags))
 
-    @rule(owner=st.sampled_from(OWNERS), lapsed=st.booleans())
+    @precondition(lambda self: self.model.queue_length())
+    @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]))
     def claim(self, owner: str, lapsed: bool) -> None:
         self.both("claim", owner, 0.0 if lapsed else LONG_S)
 
-    @rule(job_id=job_ids, attempt=attempts)
-    def renew(self, job_id: str, attempt: int) -> None:
-        self.both("renew", job_id, attempt, LONG_S)
+    @precondition(lambda self: self.jobs(JobState.Running))
+    @rule(
+        write=st.sampled_from(["renew", "report", "succeed", "fail", "cancelled", "expired", "release"]),
+        nth=st.integers(0, 2),
+        stale=st.sampled_from([0, 0, 0, 0, 1]),
+    )
+    def work(self, write: str, nth: int, stale: int) -> None:
+        """A worker's write, for the most part by the one that holds the job."""
+        running = self.jobs(JobState.Running)
+        job = running[nth % len(running)]
+        arguments: dict[str, tuple[Any, ...]] = {
+            "renew": (LONG_S,),
+            "report": (PROGRESS,),
+            "succeed": (RESULT,),
+            "fail": (ERROR,),
+            "cancelled": (JobState.Cancelled, RESULT),
+            "expired": (JobState.Expired, RESULT),
+        }
+        name = "stop" if write in {"cancelled", "expired"} else write
+        self.both(name, job.id, job.attempt - stale, *arguments.get(write, ()))
 
-    @rule(job_id=job_ids, attempt=attempts)
-    def report(self, job_id: str, attempt: int) -> None:
-        self.both("report", job_id, attempt, PROGRESS)
+    @precondition(lambda self: self.jobs(JobState.Running))
+    @rule(owner=st.sampled_from(OWNERS), max_attempts=st.integers(2, 3))
+    def lose(self, owner: str, max_attempts: int) -> None:
+        """A worker dies and is found dead."""
+        expected = sorted(outcome(self.model, "reclaim_owner", owner, max_attempts), key=str)
+        assert sorted(outcome(self.redis, "reclaim_owner", owner, max_attempts), key=str) == expected
 
-    @rule(job_id=job_ids, attempt=attempts)
-    def succeed(self, job_id: str, attempt: int) -> None:
-        self.both("succeed", job_id, attempt, RESULT)
-
-    @rule(job_id=job_ids, attempt=attempts)
-    def fail(self, job_id: str, attempt: int) -> None:
-        self.both("fail", job_id, attempt, ERROR)
-
-    @rule(job_id=job_ids, attempt=attempts, state=st.sampled_from([JobState.Cancelled, JobState.Expired]))
-    def stop(self, job_id: str, attempt: int, state: JobState) -> None:
-        self.both("stop", job_id, attempt, state, RESULT)
-
-    @rule(job_id=job_ids, attempt=attempts)
-    def release(self, job_id: str, attempt: int) -> None:
-        self.both("release", job_id, attempt)
-
+    @precondition(lambda self: self.jobs(JobState.Running))
     @rule(job_id=job_ids)
     def cancel(self, job_id: str) -> None:
         self.both("request_cancel", job_id)
 
+    @precondition(lambda self: any(job.finished for job in self.jobs()))
     @rule(job_id=job_ids)
     def delete(self, job_id: str) -> None:
         if self.both("delete", job_id) is None:
             self.ended.pop(job_id, None)
 
+    @precondition(lambda self: self.jobs(JobState.Running))
     @rule(max_attempts=st.integers(1, 3))
     def reclaim_lapsed(self, max_attempts: int) -> None:
         # Several leases of no length at all may end in another order on another clock.
         expected = sorted(outcome(self.model, "reclaim_lapsed", max_attempts), key=str)
         assert sorted(outcome(self.redis, "reclaim_lapsed", max_attempts), key=str) == expected
 
-    @rule(owner=st.sampled_from(OWNERS), max_attempts=st.integers(1, 3))
-    def reclaim_owner(self, owner: str, max_attempts: int) -> None:
-        expected = sorted(outcome(self.model, "reclaim_owner", owner, max_attempts), key=str)
-        assert sorted(outcome(self.redis, "reclaim_owner", owner, max_attempts), key=str) == expected
-
+    @precondition(lambda self: any(job.deadline_at and not job.finished for job in self.jobs()))
     @rule()
     def expire_overdue(self) -> None:
         assert sorted(outcome(self.redis, "expire_overdue")) == sorted(outcome(self.model, "expire_overdue"))
 
+    @precondition(lambda self: any(job.result and not job.result_removed for job in self.jobs()))
     @rule()
     def drop_results(self) -> None:
         self.both("drop_results", 0.0)
@@ -149,6 +161,7 @@ class LifeCycle(RuleBasedStateMachine):
         for job_id in IDS:
             self.both("get", job_id)
             self.both("queue_position", job_id)
+            self.both("standing", job_id)
 
     @invariant()
     def promises_hold(self) -> None:
@@ -168,13 +181,13 @@ class LifeCycle(RuleBasedStateMachine):
                 self.ended[job.id] = job.state
 
 
-@pytest.mark.parametrize("steps", [30])
+@pytest.mark.parametrize("steps", [50])
 def test_redis_behaves_as_the_model(valkey: Settings, steps: int) -> None:
     LifeCycle.base = valkey
     run_state_machine_as_test(
         LifeCycle,
         settings=settings(
-            max_examples=25,
+            max_examples=60,
             stateful_step_count=steps,
             deadline=None,
             derandomize=True,
