@@ -31,7 +31,7 @@ def solve_hvp(
     ``training_data``.
 
     Args:
-        method: ``direct``, ``cg``, ``lissa`` or ``arnoldi``, as :class:`InversionMethod` or by name.
+        method: A :class:`InversionMethod`, or its name.
         model: The model and its loss.
         training_data: Iterable of ``(x, y)`` batches of any sizes, or a :class:`solvers.Problem`.
         b: One right-hand side ``[p]`` or several ``[k, p]``, in any floating dtype and on any device. The solve
@@ -43,8 +43,8 @@ def solve_hvp(
     Returns:
         x in the shape, dtype and device of b, and ``info``: ``certificate`` (one entry a right-hand side, on x
         as returned), ``method``, ``options``, ``hessian_perturbation``, ``timings`` (seconds to ``linearise``,
-        ``solve`` and ``certify``), ``strategy`` (how products were computed, and why), ``hvps``, and what the
-        method adds.
+        ``solve`` and ``certify``), ``strategy`` (how products were computed, and why), ``hvps``, ``factors`` (what
+        of earlier solves was used: ``kept``, ``loaded`` or ``made``), and what the method adds.
 
     Raises:
         UnknownMethod: No method has this name.

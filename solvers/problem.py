@@ -11,6 +11,7 @@ from torch import Tensor
 from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
 from ihvp.methods import InversionMethod
 from solvers.data import Batch, TrainingData
+from solvers.factors import FactorCache, FactorStore
 from solvers.kernels import twice_differentiable_kernels
 from solvers.losses import LossTerms, loss_terms
 from solvers.operators.hessian import Hessian
@@ -44,9 +45,11 @@ class Problem:
             chunk by chunk, for each block of products. Batches are kept up to as many bytes again.
         strategy: How products are computed. ``auto`` measures where there is time to win; ``graph``,
             ``linearized`` and ``recomputed`` make the choice repeatable to the last bit.
+        factor_store: Where sketches and factorisations outlive this process, if anywhere.
 
     Attributes:
         model: As given.
+        factors: Sketches, eigenpairs and factorisations that solves leave for later ones, up to ``memory_budget``.
         num_params: The length p of right-hand sides.
         num_points: The number n of training points.
         mean_loss: The mean loss over them.
@@ -67,6 +70,7 @@ class Problem:
         *,
         memory_budget: int = MEMORY_BUDGET,
         strategy: Strategy = "auto",
+        factor_store: FactorStore | None = None,
     ) -> None:
         if not isinstance(model, TorchTwiceDifferentiable):
             raise InvalidInput(
@@ -76,6 +80,7 @@ class Problem:
             )
         self.model = model
         self.memory_budget = memory_budget
+        self.factors = FactorCache(memory_budget, factor_store)
         self.snapshot = ModelSnapshot(model.model)
         self.num_params = self.snapshot.num_params
         self.data = TrainingData(training_data, memory_budget)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ihvp.methods import InversionMethod, TerminationStatus, parse_options
 from solvers.certificate import Certificate, Ending, Tolerance, issue
+from solvers.factors import Factor
 from solvers.operators.damped import DampedOperator
 from solvers.problem import Problem
 from solvers.progress import Callback, Monitor
@@ -19,6 +20,8 @@ from solvers.rhs import check_damping, check_rhs
 from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["LinearSystem", "checked_options"]
+
+F = TypeVar("F", bound=Factor)
 
 CERTIFIED_AT_ONCE = 16
 """Rows whose residuals are held in float64 at a time."""
@@ -85,6 +88,7 @@ class LinearSystem:
         self._options = dict(options)
         self._done_before = self._hessian.products_done
         self._extra_products = 0.0
+        self._factors: dict[str, str] = {}
         self._timings = {"linearise": time.perf_counter() - started}
         self._solving_since = time.perf_counter()
 
@@ -92,6 +96,18 @@ class LinearSystem:
     def hvps(self) -> float:
         """Hessian-vector products done in this solve, in passes over all points."""
         return self._hessian.products_done - self._done_before + self._extra_products
+
+    def factor(self, key: str, kind: type[F], make: Callable[[], F | None]) -> F | None:
+        """A sketch or factorisation, kept by the problem from an earlier solve or made now.
+
+        Args:
+            key: What it is and all that it depends on beside the problem: rank, seed, …; not λ, not b.
+            kind: Its class.
+            make: Makes it; None where it was stopped before it was whole.
+        """
+        found, where = self.problem.factors.get(key, kind, make)
+        self._factors[key] = where
+        return found
 
     def count_partial(self, vectors: int, share: float) -> None:
         """Counts products with a part of the points only."""
@@ -156,6 +172,7 @@ class LinearSystem:
                 "timings": self._timings,
                 "strategy": {**self._hessian.plan.as_dict(), "loss": self.problem.terms.description},
                 "hvps": self.hvps,
+                "factors": self._factors,
             },
         )
 
