@@ -11,6 +11,7 @@ from ihvp.jobs.record import JobError, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import Priority
 from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
+from ihvp.perturbation import Perturbation
 from ihvp.references import ModelName
 from ihvp.results import Provenance, ResultInfo
 
@@ -71,7 +72,7 @@ class JobView(_View):
     attempt: int
     model: JobModel
     method: str
-    hessian_perturbation: float
+    hessian_perturbation: Perturbation
     options: dict[str, Any]
     curvature: str
     rhs: dict[str, Any] = Field(description="Where the right-hand sides come from, and their shape.")

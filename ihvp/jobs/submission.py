@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ihvp.methods import InversionMethod, parse_method
+from ihvp.methods import Curvature, InversionMethod, parse_method
 from ihvp.models.spec import ModelSpec
+from ihvp.perturbation import Perturbation
 from ihvp.references import TensorRef
 
 __all__ = [
@@ -93,9 +94,14 @@ class JobSubmission(_Strict):
         AfterValidator(_known_method),
         Field(json_schema_extra={"enum": [m.value for m in InversionMethod]}),
     ] = "cg"
-    hessian_perturbation: Number = Field(0.0, ge=0.0, allow_inf_nan=False, description="λ in (H + λI) x = b.")
+    hessian_perturbation: Perturbation = Field(
+        0.0,
+        description='λ in (H + λI) x = b: a number; "auto", the smallest that makes H + λI safely positive definite; '
+        "or a λ by shell patterns over parameter names, of which the last one that matches counts.",
+        examples=[0.01, "auto", {"*": 0.01, "2.*": 0.1}],
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="The method's options: GET /v1/methods.")
-    curvature: Literal["hessian"] = "hessian"
+    curvature: Curvature = Field(Curvature.Hessian, description="What H is.")
     influence: InfluenceRequest | None = None
     priority: Priority = Priority.Normal
     deadline_s: Number | None = Field(
@@ -136,9 +142,9 @@ class JobRequest(_Strict):
     model: ResolvedModel
     rhs: ResolvedRhs
     method: InversionMethod
-    hessian_perturbation: float
+    hessian_perturbation: Perturbation
     options: dict[str, Any] = Field(description="After the service's defaults.")
-    curvature: Literal["hessian"]
+    curvature: Curvature
     influence: InfluenceRequest | None
     priority: Priority
     deadline_s: float | None
