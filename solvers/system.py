@@ -109,6 +109,11 @@ class LinearSystem:
         self._factors[key] = where
         return found
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How products are computed, JSON-ready."""
+        return self._hessian.plan.as_dict()
+
     def count_partial(self, vectors: int, share: float) -> None:
         """Counts products with a part of the points only."""
         self._extra_products += vectors * share

@@ -89,7 +89,15 @@ def test_info_is_json_ready_where_it_is_no_tensor(method: Method) -> None:
 def test_options_are_recorded_after_defaults() -> None:
     case = logistic(F64)
     _, info = solve_hvp("cg", case.model, case.batches(9), case.rhs(1), hessian_perturbation=0.1)
-    assert info["options"] == {"rtol": 1e-7, "atol": 1e-7, "maxiter": None, "x0": None}
+    assert info["options"] == {
+        "rtol": 1e-7,
+        "atol": 1e-7,
+        "maxiter": None,
+        "x0": None,
+        "preconditioner": None,
+        "preconditioner_rank": None,
+        "seed": 0,
+    }
 
 
 class TestCg:

@@ -196,8 +196,8 @@ def test_an_indefinite_hessian_is_reported_with_a_damping_that_cures_it(method: 
 @pytest.mark.parametrize("method", ["direct", "cg", "lissa", "arnoldi"])
 def test_an_unknown_option_is_an_error(method: str) -> None:
     case = logistic(F64)
-    with pytest.raises(UnknownOption, match="has no option 'preconditioner'"):
-        solve_hvp(method, case.model, case.batches(9), case.rhs(1), hessian_perturbation=1.0, preconditioner="jacobi")
+    with pytest.raises(UnknownOption, match="has no option 'warm_start'"):
+        solve_hvp(method, case.model, case.batches(9), case.rhs(1), hessian_perturbation=1.0, warm_start=True)
 
 
 def test_an_option_that_could_not_act_is_an_error() -> None:

@@ -1,0 +1,271 @@
+"""Block conjugate gradients: the state of one solve and its iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ihvp.methods import TerminationStatus
+from solvers.blocks import gram, orthonormal_rows
+from solvers.certificate import Ending, Tolerance
+from solvers.checkpoint import (
+    Checkpoints,
+    SolverState,
+    check_resume,
+    endings_from,
+    endings_to,
+    identity_of,
+)
+from solvers.lanczos import smallest_eigenvalue
+from solvers.preconditioners import Preconditioner
+from solvers.rhs import starting_point
+from solvers.system import LinearSystem
+
+__all__ = ["BlockCg"]
+
+CURVATURE_PROBES: Final = 30
+"""Lanczos steps spent on the smallest eigenvalue once negative curvature was met."""
+MARGIN: Final = 0.9
+"""Share of the tolerance that the recurrence has to meet before the true residual is computed."""
+PATIENCE: Final = 1000
+"""Iterations without a smaller residual after which the iteration starts again from the true one."""
+ACTIVE: Final = 1e-3
+"""Share of a residual along a direction from which a right-hand side is active in it."""
+
+
+class BlockCg:
+    """The right-hand sides that are still being worked on, and the block of directions that they share.
+
+    ``X`` holds all k solutions. ``R`` holds the residuals of the active ones only, in the order of ``active``;
+    ``P`` is an orthonormal basis ``[m, p]``, m ≤ the number of active ones, of the directions of the next step.
+
+    Args:
+        system: What is to be solved.
+        x0: First iterate, or None.
+        tolerance: When a right-hand side is solved.
+        maxiter: Most iterations.
+        preconditioner: What is solved with first, or None.
+    """
+
+    def __init__(
+        self,
+        system: LinearSystem,
+        x0: Tensor | None,
+        tolerance: Tolerance,
+        maxiter: int,
+        preconditioner: Preconditioner | None,
+    ) -> None:
+        self.system = system
+        self.maxiter = maxiter
+        self.precondition = preconditioner
+        k, p = system.rhs.shape
+        self.norm_b = system.rhs.double().norm(dim=1).tolist()
+        # The operator is never so well known that less than rtol·‖b‖ could be told apart from it.
+        self.target = [max(tolerance.rtol * norm, tolerance.atol) for norm in self.norm_b]
+        self.patience = max(20, min(p, PATIENCE))
+        # Directions of the block that are closer to each other than this are one direction and rounding.
+        self.threshold = 30 * torch.finfo(system.rhs.dtype).eps ** 0.75
+        self.active = list(range(k))
+        self.endings: dict[int, Ending] = {}
+        self.best = [math.inf] * k
+        self.best_x: dict[int, Tensor] = {}
+        self.since_best = [0] * k
+        self.lowest = [math.inf] * k
+        self.smallest: float | None = None
+        if x0 is None:
+            self.X = torch.zeros_like(system.rhs)
+            self.R = system.rhs.clone()
+        else:
+            self.X = starting_point("x0", x0, system.rhs)
+            self.R = system.rhs - system.operator(self.X)
+        self.gamma: list[float] = [0.0] * k
+        self.norms = self._measure()
+        self.P = system.rhs[:0]
+
+    def run(self, checkpoints: Checkpoints | None = None) -> None:
+        """Iterates until every right-hand side has ended.
+
+        Args:
+            checkpoints: Where the state is saved between iterations, and found again.
+        """
+        begun = 0
+        if checkpoints is not None and checkpoints.resume is not None:
+            begun = self._restore(checkpoints.resume)
+        else:
+            self._settle(0)
+            self.P = self._directions(self._preconditioned())
+        for iteration in range(begun + 1, self.maxiter + 1):
+            if not self.active:
+                return
+            self._step(iteration)
+            if checkpoints is not None and self.active and checkpoints.due():
+                checkpoints.save(self._state(iteration))
+            stop = self.system.report(iteration, self.maxiter, self._relative())
+            if stop is not None:
+                self._end_all(stop, iteration)
+                return
+        self._end_all(TerminationStatus.MaxIterations, self.maxiter)
+
+    def _step(self, iteration: int) -> None:
+        """One step of the block; ends what has no step to take, or has arrived."""
+        P = self.P
+        Q = self.system.operator(P)
+        curvature = gram(P, Q)
+        curvature = (curvature + curvature.T) / 2
+        along = gram(P, self.R)
+        if not bool(curvature.isfinite().all()) or not bool(along.isfinite().all()):
+            self._end_all(TerminationStatus.NonFinite, iteration)
+            return
+        values, U = torch.linalg.eigh(curvature)
+        # Below this the sign of the curvature is rounding.
+        noise = 4 * torch.finfo(Q.dtype).eps * float(Q.norm(dim=1).max())
+        if float(values[0]) <= noise or P.shape[0] == 0:
+            self._end_without_step(iteration, values, U, along, noise)
+            return
+        inverse = (U / values) @ U.T
+        alpha = (inverse @ along).T.to(Q)
+        self.X[self.active] += alpha @ P
+        self.R -= alpha @ Q
+        self.norms = self._measure()
+        self._settle(iteration)
+        if self.active:
+            Z = self._preconditioned()
+            # Conjugate to this step by construction, whatever rounding or a corrected residual did to R.
+            self.P = self._directions(Z - (gram(Z, Q) @ inverse).to(Q) @ P)
+
+    def _state(self, iteration: int) -> SolverState:
+        """Everything that the next iteration depends on."""
+        return SolverState(
+            method=self.system.method.value,
+            iteration=iteration,
+            tensors={
+                "X": self.X,
+                "R": self.R,
+                "P": self.P,
+                **{f"best.{i}": x for i, x in self.best_x.items()},
+            },
+            facts={
+                **identity_of(self.system),
+                "active": self.active,
+                "gamma": self.gamma,
+                "best": [b if math.isfinite(b) else None for b in self.best],
+                "lowest": [b if math.isfinite(b) else None for b in self.lowest],
+                "since_best": self.since_best,
+                "endings": endings_to(self.endings),
+            },
+        )
+
+    def _restore(self, state: SolverState) -> int:
+        """Takes up a saved state; returns the iterations that were done."""
+        check_resume(self.system, state)
+        facts, tensors = state.facts, {name: t.to(self.X) for name, t in state.tensors.items()}
+        self.X, self.R, self.P = (tensors[name].clone() for name in ("X", "R", "P"))
+        self.best_x = {int(name.removeprefix("best.")): t for name, t in tensors.items() if name.startswith("best.")}
+        self.active = list(facts["active"])
+        self.gamma = list(facts["gamma"])
+        self.best, self.lowest = ([math.inf if b is None else b for b in facts[name]] for name in ("best", "lowest"))
+        self.since_best = list(facts["since_best"])
+        self.endings = endings_from(facts["endings"])
+        self.norms = self._measure()
+        return state.iteration
+
+    def _preconditioned(self) -> Tensor:
+        return self.R if self.precondition is None else self.precondition(self.R)
+
+    def _directions(self, Z: Tensor) -> Tensor:
+        return orthonormal_rows(Z, self.threshold)
+
+    def _measure(self) -> list[float]:
+        norms: list[float] = torch.linalg.vector_norm(self.R, dim=1, dtype=torch.float64).tolist()
+        for i, norm in zip(self.active, norms, strict=True):
+            self.gamma[i] = norm * norm
+        return norms
+
+    def _end_without_step(self, iteration: int, values: Tensor, U: Tensor, along: Tensor, noise: float) -> None:
+        """Ends the right-hand sides that are active where there is no step to take; the others start anew."""
+        bad = values <= noise
+        norms = torch.tensor(self.norms, dtype=torch.float64)
+        share = (U[:, bad].T @ along).abs().amax(dim=0) / norms.clamp_min(torch.finfo(torch.float64).tiny)
+        ended = (share > ACTIVE).tolist()
+        if not any(ended):
+            ended = [True] * len(self.active)
+        lowest = float(values[0])
+        status = TerminationStatus.NegativeCurvature if lowest < -noise else TerminationStatus.Breakdown
+        direction = U[:, 0].to(self.P) @ self.P
+        for i, ends in zip(self.active, ended, strict=True):
+            if ends:
+                self.endings[i] = Ending(
+                    status,
+                    iteration,
+                    rayleigh_quotient=lowest,
+                    suggested_perturbation=self._sufficient_damping(direction),
+                    advice=SINGULAR if status is TerminationStatus.Breakdown else None,
+                )
+        self._keep([not ends for ends in ended])
+        self.P = self._directions(self._preconditioned())
+
+    def _sufficient_damping(self, direction: Tensor) -> float:
+        """A λ above the smallest eigenvalue of H as far as a few Lanczos steps show it; found once a solve."""
+        if self.smallest is None:
+            self.smallest = smallest_eigenvalue(self.system.operator, direction, CURVATURE_PROBES)
+        below = self.system.damping - self.smallest
+        return 1.1 * below if below > 0 else max(2 * self.system.damping, 1e-3)
+
+    def _settle(self, iteration: int) -> None:
+        """Ends what has met its tolerance by the true residual, or has stopped getting better."""
+        done = []
+        for j, (i, norm) in enumerate(zip(self.active, self.norms, strict=True)):
+            self.since_best[i] = 0 if norm < self.lowest[i] else self.since_best[i] + 1
+            self.lowest[i] = min(norm, self.lowest[i])
+            if norm <= MARGIN * self.target[i] or self.since_best[i] > self.patience:
+                done.append(j)
+        if done:
+            self._confirm(iteration, done)
+
+    def _confirm(self, iteration: int, positions: list[int]) -> None:
+        rows = [self.active[j] for j in positions]
+        residual, relative = self.system.residual(rows, self.X[rows])
+        going_on = [True] * len(self.active)
+        for j, i, r, value in zip(positions, rows, residual, relative.tolist(), strict=True):
+            if value * self.norm_b[i] <= self.target[i]:
+                self.endings[i] = Ending(TerminationStatus.Converged, iteration, relative_residual=value)
+                going_on[j] = False
+            elif not value < self.best[i] / 2:
+                # A fresh start gained less than half: what is left is the rounding of the operator.
+                best = min(value, self.best[i])
+                if best < value:
+                    self.X[i] = self.best_x[i]
+                self.endings[i] = Ending(TerminationStatus.Stagnated, iteration, relative_residual=best)
+                going_on[j] = False
+            else:
+                self.best[i], self.best_x[i] = value, self.X[i].clone()
+                self.lowest[i], self.since_best[i] = math.inf, 0
+                self.R[j] = r.to(self.R.dtype)
+        self._keep(going_on)
+        self.norms = self._measure()
+
+    def _keep(self, going_on: Sequence[bool]) -> None:
+        if all(going_on):
+            return
+        chosen = [j for j, keep in enumerate(going_on) if keep]
+        self.active = [self.active[j] for j in chosen]
+        self.R = self.R[chosen]
+        self.norms = [self.norms[j] for j in chosen]
+
+    def _relative(self) -> list[float]:
+        return [math.sqrt(g) / norm if norm else 0.0 for g, norm in zip(self.gamma, self.norm_b, strict=True)]
+
+    def _end_all(self, status: TerminationStatus, iteration: int) -> None:
+        for i in self.active:
+            self.endings[i] = Ending(status, iteration)
+        self.active = []
+
+
+SINGULAR: Final = (
+    "H + λI is singular to working precision along a search direction. Raise hessian_perturbation, "
+    "or use direct, which finds the least-norm solution where there is one."
+)
