@@ -113,6 +113,10 @@ class BlockCg:
     def _step(self, iteration: int) -> None:
         """One step of the block; ends what has no step to take, or has arrived."""
         P = self.P
+        if P.shape[0] == 0:
+            # Residuals that are left have directions, unless these overflowed.
+            self._end_all(TerminationStatus.NonFinite, iteration)
+            return
         Q = self.system.operator(P)
         curvature = gram(P, Q)
         curvature = (curvature + curvature.T) / 2
@@ -123,7 +127,7 @@ class BlockCg:
         values, U = torch.linalg.eigh(curvature)
         # Below this the sign of the curvature is rounding.
         noise = 4 * torch.finfo(Q.dtype).eps * float(Q.norm(dim=1).max())
-        if float(values[0]) <= noise or P.shape[0] == 0:
+        if float(values[0]) <= noise:
             self._end_without_step(iteration, values, U, along, noise)
             return
         inverse = (U / values) @ U.T
