@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     memory_budget: Bytes = Field(
         4 * GIB, description="Bytes a solve may plan for: dense Hessians, kept linearisations."
     )
-    problem_cache: Count = Field(4, description="Loaded models a worker keeps warm.")
+    cache_bytes: Bytes | None = Field(
+        None, description="Bytes of the models a worker keeps warm between jobs. Left out: half of the memory budget."
+    )
     architectures: tuple[str, ...] = Field(
         (), description="Plug-in architectures to accept although the API's own environment lacks them."
     )
@@ -59,10 +61,16 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = Field(16 * MIB, description="Largest JSON body.")
     max_blob_bytes: Bytes = Field(8 * GIB, description="Largest blob.")
     max_store_bytes: Bytes = Field(50 * GIB, description="Bound on all blobs together.")
+    factor_bytes: Bytes = Field(
+        5 * GIB,
+        description="Bound on the sketches and factorisations that workers keep for each other among the blobs.",
+    )
     max_inline_elements: Count = Field(100_000, description="Most numbers of x sent inline in a JSON result.")
     max_rhs_columns: Count = Field(1024, description="Most right-hand sides of one job.")
     max_wait_s: Seconds = Field(15.0, description="Longest hold of a ?wait= request.")
-    retention_s: Seconds = Field(7 * 24 * 3600.0, description="How long a finished job keeps its result.")
+    retention_s: Seconds = Field(
+        7 * 24 * 3600.0, description="How long a finished job keeps its result, and an unused factor its blob."
+    )
     orphan_grace_s: Seconds = Field(
         24 * 3600.0, description="Age from which a blob that nothing refers to is removed."
     )
@@ -85,6 +93,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Folder of the filesystem blob store."""
         return self.data_dir / "blobs"
+
+    @property
+    def cache_budget(self) -> int:
+        """Bytes of the models that a worker keeps warm."""
+        return self.cache_bytes or self.memory_budget // 2
 
     @property
     def threads_per_worker(self) -> int:

@@ -10,6 +10,7 @@ import structlog
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings, let_waiting_threads_sleep
@@ -96,7 +97,8 @@ class WorkerChild:
 
         torch.set_num_threads(self._settings.threads_per_worker)
         blobs = FilesystemBlobStore(self._settings.blob_dir, self._settings.max_store_bytes)
-        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down)
+        factors = RedisFactorIndex.from_settings(self._settings)
+        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors)
 
     def _try_reclaim(self) -> bool:
         """Reclaims the predecessor's jobs, once; never after this child has claimed one of its own."""

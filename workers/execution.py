@@ -11,6 +11,7 @@ import torch
 
 from ihvp.blobs.store import BlobStore
 from ihvp.errors import IhvpError, OutOfMemory, StaleAttempt, StoreUnavailable
+from ihvp.factors.index import FactorIndex
 from ihvp.jobs.record import JobError, JobRecord, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobStore
@@ -39,6 +40,7 @@ class Executor:
         blobs: Weights, data and results.
         owner: The worker's name.
         shutting_down: Says whether the worker was told to end.
+        factors: Factors that workers keep for each other, if they do.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class Executor:
         blobs: BlobStore,
         owner: str,
         shutting_down: Callable[[], bool],
+        factors: FactorIndex | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._blobs = blobs
         self._owner = owner
         self._shutting_down = shutting_down
-        self._models: ProblemCache[LoadedModel] = ProblemCache(settings.problem_cache)
+        self._models: ProblemCache[LoadedModel] = ProblemCache(settings.cache_budget)
+        self._factors = factors
 
     def run_next(self) -> str | None:
         """Claims the best waiting job and executes it; does nothing where none waits.
@@ -91,7 +95,7 @@ class Executor:
         progress = ProgressReporter(
             self._store, job, stop, interval_s=self._settings.progress_interval_s, target=_target(job)
         )
-        run = SolveRun(self._settings, self._blobs, job, self._models, progress, stop)
+        run = SolveRun(self._settings, self._blobs, job, self._models, self._factors, progress, stop)
         try:
             result = run.execute()
         except IhvpError as error:

@@ -22,6 +22,7 @@ from celery import Celery
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
@@ -79,7 +80,8 @@ class Reconciler:
         """A reconciler of the service that the settings describe."""
         jobs = RedisJobStore.from_settings(settings)
         blobs = FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes)
-        retention = Retention(settings, jobs, RedisModelStore.from_settings(settings), blobs)
+        models, factors = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
+        retention = Retention(settings, jobs, models, factors, blobs)
         return cls(settings, jobs, retention, make_celery(settings), sweep_interval_s)
 
     def run(self, stop: threading.Event) -> None:
@@ -147,6 +149,7 @@ class Reconciler:
             _log.info(
                 "removed",
                 results=removed.results,
+                factors=removed.factors,
                 blobs=removed.blobs,
                 freed_bytes=removed.freed,
                 unfinished=removed.unfinished,

@@ -1,27 +1,24 @@
-"""Results as blobs: safetensors files written straight from the solver's memory."""
+"""Results as blobs: one tensor a file, and the solver's info as JSON."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from ihvp.blobs.store import BlobInfo, BlobStore
+from workers.tensor_blob import write_tensors
 
 __all__ = ["json_ready", "write_tensor"]
 
-_DTYPES: Final = {torch.float32: "F32", torch.float64: "F64"}
-_CHUNK: Final = 4 * 1024 * 1024
 _MOST_LISTED: Final = 10_000
 """Numbers of a tensor in ``info`` that are still written out."""
 
 
 def write_tensor(blobs: BlobStore, name: str, tensor: Tensor, metadata: Mapping[str, str]) -> BlobInfo:
-    """Stores one tensor as a safetensors blob, in pieces, without a second copy of it.
+    """Stores one tensor as a safetensors blob.
 
     Args:
         blobs: Where to.
@@ -32,21 +29,7 @@ def write_tensor(blobs: BlobStore, name: str, tensor: Tensor, metadata: Mapping[
     Raises:
         OutOfSpace: The store's bound or the disk is reached.
     """
-    rows = tensor.detach().to("cpu").contiguous()
-    header = json.dumps(
-        {
-            "__metadata__": dict(metadata),
-            name: {"dtype": _DTYPES[rows.dtype], "shape": list(rows.shape), "data_offsets": [0, rows.nbytes]},
-        },
-        separators=(",", ":"),
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    raw = rows.reshape(-1).view(torch.uint8).numpy().data
-    with blobs.writer() as writer:
-        writer.write(len(header).to_bytes(8, "little") + header)
-        for start in range(0, len(raw), _CHUNK):
-            writer.write(bytes(raw[start : start + _CHUNK]))
-        return writer.commit()
+    return write_tensors(blobs, {name: tensor}, metadata)
 
 
 def json_ready(info: Mapping[str, Any]) -> dict[str, Any]:

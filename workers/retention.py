@@ -8,6 +8,7 @@ from typing import Final
 
 from ihvp.blobs.store import BlobInfo, BlobStore
 from ihvp.errors import BlobNotFound
+from ihvp.factors.index import FactorIndex
 from ihvp.jobs.store import JobStore
 from ihvp.models.store import ModelStore
 from ihvp.settings import Settings
@@ -23,18 +24,20 @@ class Removed:
 
     Attributes:
         results: Jobs whose result was removed.
+        factors: Factors that nobody used any more.
         blobs: Blobs that nothing referred to.
         freed: Bytes of those.
         unfinished: Files that broken-off writes left.
     """
 
     results: int
+    factors: int
     blobs: int
     freed: int
     unfinished: int
 
     def __bool__(self) -> bool:
-        return bool(self.results or self.blobs or self.unfinished)
+        return bool(self.results or self.factors or self.blobs or self.unfinished)
 
 
 class Retention:
@@ -44,13 +47,17 @@ class Retention:
         settings: The service's settings.
         jobs: The job store.
         models: The model registry.
+        factors: The factors that workers keep for each other.
         blobs: The blob store.
     """
 
-    def __init__(self, settings: Settings, jobs: JobStore, models: ModelStore, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: Settings, jobs: JobStore, models: ModelStore, factors: FactorIndex, blobs: BlobStore
+    ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._models = models
+        self._factors = factors
         self._blobs = blobs
 
     def sweep(self) -> Removed:
@@ -58,11 +65,13 @@ class Retention:
         results = 0
         while dropped := self._jobs.drop_results(self._settings.retention_s, RESULTS_AT_ONCE):
             results += len(dropped)
+        factors = self._factors.drop_unused(self._settings.retention_s)
         orphans = list(self._orphans())
         for blob in orphans:
             self._blobs.delete(blob.digest)
         return Removed(
             results=results,
+            factors=factors,
             blobs=len(orphans),
             freed=sum(blob.size for blob in orphans),
             unfinished=self._blobs.sweep_unfinished(self._settings.orphan_grace_s),
@@ -74,7 +83,7 @@ class Retention:
         if not old:
             return
         # In this order: a job that is made after the references were read has made its blobs young before.
-        referenced = self._jobs.referenced_blobs() | self._models.referenced_blobs()
+        referenced = self._jobs.referenced_blobs() | self._models.referenced_blobs() | self._factors.referenced_blobs()
         for blob in old:
             if blob.digest in referenced:
                 continue

@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ihvp.blobs.store import BlobStore
+from ihvp.factors.index import FactorIndex
 from ihvp.jobs.record import Certificate, JobRecord, ResultSummary
 from ihvp.methods import InversionMethod, default_rtol, parse_options
 from ihvp.results import SCORES_TENSOR, X_TENSOR, ResultDocument, ResultInfo
 from ihvp.settings import Settings
 from solvers import InverseHvpResult, influence_scores
+from workers.factor_store import BlobFactors
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressReporter
 from workers.provenance import provenance_of
@@ -37,6 +39,7 @@ class SolveRun:
         blobs: Weights, data and results.
         job: The claimed job.
         models: Models kept warm by the worker.
+        factors: Factors that workers keep for each other, if they do.
         progress: Where phases and iterations are reported; says when to stop.
         stop: Why to stop.
 
@@ -50,6 +53,7 @@ class SolveRun:
         blobs: BlobStore,
         job: JobRecord,
         models: ProblemCache[LoadedModel],
+        factors: FactorIndex | None,
         progress: ProgressReporter,
         stop: StopSignal,
     ) -> None:
@@ -58,6 +62,7 @@ class SolveRun:
         self._blobs = blobs
         self._job = job
         self._models = models
+        self._factors = factors
         self._progress = progress
         self._stop = stop
         self._timings: dict[str, float] = {}
@@ -104,20 +109,24 @@ class SolveRun:
         pinned = self._job.request.model
 
         def load() -> LoadedModel:
-            return load_model(self._blobs, pinned.spec, memory_budget=self._settings.memory_budget)
+            kept = None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest)
+            return load_model(self._blobs, pinned.spec, memory_budget=self._settings.memory_budget, factor_store=kept)
 
         model, self._warm = self._models.get(pinned.digest, load)
         return model
 
     def _solve(self, model: LoadedModel, b: Tensor) -> InverseHvpResult[Tensor]:
         request = self._job.request
-        return model.problem.solve(
+        problem = model.problem_for(request.curvature)
+        result = problem.solve(
             request.method,
             b,
             hessian_perturbation=request.hessian_perturbation,
             callback=self._progress,
             **self._options(),
         )
+        self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
+        return result
 
     def _options(self) -> dict[str, Any]:
         """The options with the service's defaults, which for cg are not the library's."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
-from fnmatch import fnmatch
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,14 +17,17 @@ from torch import Tensor
 import workers.solving
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import StoreUnavailable
+from ihvp.factors.memory_index import MemoryFactorIndex
 from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import GradientOf, InfluenceRequest, JobRequest, ResolvedRhs
-from ihvp.methods import InversionMethod, TerminationStatus
+from ihvp.methods import InversionMethod, Preconditioning, TerminationStatus
 from ihvp.models.spec import ModelSpec
 from ihvp.results import ResultDocument
 from ihvp.settings import Settings
+from solvers.preconditioners.choice import BUILDERS
+from solvers.system import LinearSystem
 from tests.workers.problems import Example, job_request, new_id, put_tensors, softmax_regression
 from workers.execution import Executor
 
@@ -215,6 +217,26 @@ class TestResult:
         assert torch.equal(bench.x(first), bench.x(second))
 
 
+class Scaling:
+    """A preconditioner that is one factor."""
+
+    description: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale
+        self.nbytes = scale.nbytes
+
+    def __call__(self, R: Tensor) -> Tensor:
+        return R * self.scale.to(R)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"scale": self.scale}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Scaling:
+        return cls(tensors["scale"])
+
+
 class TestWarmModels:
     def test_the_second_job_on_a_model_does_not_load_it_again(
         self, bench: Bench, digits: Example, spec: ModelSpec
@@ -226,20 +248,47 @@ class TestWarmModels:
         load = [bench.document(job).info.timings["load"] for job in (cold, warm)]
         assert load[1] < load[0] / 10
 
-    def test_the_least_recently_used_model_makes_room(self, bench: Bench, digits: Example) -> None:
-        def warm(include: str) -> bool:
-            spec = digits.upload(bench.blobs, parameters={"include": [include]})
-            p = sum(t.numel() for n, t in digits.module.named_parameters() if fnmatch(n, include))
-            b = put_tensors(bench.blobs, b=torch.ones(p))
-            job = bench.run(job_request(spec, p, ResolvedRhs(blob=b, shape=[p])))
+    def test_models_beyond_the_cache_make_room_for_each_other(
+        self, bench: Bench, digits: Example, spec: ModelSpec, tmp_path: Path
+    ) -> None:
+        small = Settings(data_dir=tmp_path, cache_bytes=1)
+        bench.executor = Executor(small, bench.store, bench.blobs, "host/test", lambda: False)
+        other = digits.upload(bench.blobs, data={**spec.data.model_dump(), "batch_size": 100})
+        rhs = points(bench, digits, 1)
+
+        def warm(model: ModelSpec) -> bool:
+            job = bench.run(job_request(model, digits.num_params, rhs))
             return bool((bench.document(job).provenance.model_extra or {})["warm_model"])
 
-        names = ["0.weight", "0.bias", "2.weight", "2.bias"]
-        assert [warm(name) for name in names] == [False] * 4
-        assert warm("0.weight")
-        assert not warm("2.*"), "a fifth model"
-        assert warm("0.weight"), "used after 0.bias"
-        assert not warm("0.bias"), "had to make room"
+        assert [warm(model) for model in (spec, spec, other, spec)] == [False, True, False, False]
+
+    def test_another_worker_loads_what_the_first_has_made(
+        self, bench: Bench, digits: Example, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def build(system: LinearSystem, rank: int, seed: int) -> Scaling | None:
+            def make() -> Scaling:
+                time.sleep(0.001)
+                return Scaling(torch.full((digits.num_params,), 2.0))
+
+            return system.factor("scaling", Scaling, make)
+
+        monkeypatch.setitem(BUILDERS, Preconditioning.Jacobi, build)
+        options = {"preconditioner": "jacobi"}
+        request = job_request(spec, digits.num_params, points(bench, digits, 1), options=options)
+        index = MemoryFactorIndex(2**30)
+
+        def worker() -> Executor:
+            return Executor(Settings(data_dir=tmp_path), bench.store, bench.blobs, "w", lambda: False, index)
+
+        where: list[set[str]] = []
+        found: list[Tensor] = []
+        for executor in (first := worker(), first, worker()):
+            bench.executor = executor
+            job = bench.run(request)
+            where.append(set((bench.document(job).info.model_extra or {})["factors"].values()))
+            found.append(bench.x(job))
+        assert where == [{"made"}, {"kept"}, {"loaded"}]
+        assert torch.equal(found[0], found[2])
 
 
 class TestFailure:

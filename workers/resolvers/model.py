@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from ihvp.blobs.store import BlobStore
 from ihvp.errors import DataMismatch, WeightsMismatch
 from ihvp.jobs.submission import GradientOf
+from ihvp.methods import Curvature
 from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig, parse_architecture
 from ihvp.models.spec import LossSpec, ModelSpec
 from ihvp.references import TensorName
 from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
+from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
 from workers.resolvers.data import PointBatches, map_points
 from workers.resolvers.losses import ClassesSecond, build_loss, classes_come_last
@@ -30,7 +32,7 @@ class LoadedModel:
     """A problem, and what is needed to make right-hand sides for it.
 
     Attributes:
-        problem: Model, loss and training data; keeps what one solve can leave to the next.
+        problem: Model, loss and training data, with the Hessian as H; keeps what one solve can leave to the next.
         layout: Names and shapes of the parameters in the order of the flat vectors.
     """
 
@@ -39,6 +41,27 @@ class LoadedModel:
     _config: ArchitectureConfig | None
     _loss: LossSpec
     _num_classes: int | None
+    _by_curvature: dict[Curvature, Problem] = field(default_factory=dict)
+
+    def problem_for(self, curvature: Curvature) -> Problem:
+        """The problem with this curvature as H, made when it is first asked for and kept beside the others.
+
+        Raises:
+            LossMismatch: The loss has no such curvature.
+        """
+        if curvature is self.problem.curvature:
+            return self.problem
+        if curvature not in self._by_curvature:
+            self._by_curvature[curvature] = self.problem.with_curvature(curvature)
+        return self._by_curvature[curvature]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now: parameters, data and factors."""
+        held = self.problem.factors.nbytes + 2 * self.num_params * self.dtype.itemsize
+        # Data past the budget stay in their mapped files.
+        batches = self.problem.data.batches() if self.problem.data.in_memory else ()
+        return held + sum(x.nbytes + y.nbytes for x, y in batches)
 
     @property
     def num_params(self) -> int:
@@ -61,13 +84,16 @@ class LoadedModel:
         return loss_gradients(self.problem.model, batches)
 
 
-def load_model(blobs: BlobStore, spec: ModelSpec, *, memory_budget: int) -> LoadedModel:
+def load_model(
+    blobs: BlobStore, spec: ModelSpec, *, memory_budget: int, factor_store: FactorStore | None = None
+) -> LoadedModel:
     """Loads what a spec refers to.
 
     Args:
         blobs: Where weights and data are.
         spec: The model.
         memory_budget: Bytes that the problem may keep.
+        factor_store: Where its factors outlive this process, if anywhere.
 
     Raises:
         InvalidInput: Architecture, weights, parameters, data or loss do not fit together; the codes are
@@ -94,7 +120,8 @@ def load_model(blobs: BlobStore, spec: ModelSpec, *, memory_budget: int) -> Load
         module, outputs = ClassesSecond(module), torch.movedim(outputs, -1, 1)
     num_classes = outputs.shape[1] if spec.loss.type == "cross_entropy" and outputs.ndim > 1 else None
     batches.check_targets(spec.loss, num_classes)
-    problem = Problem(TorchTwiceDifferentiable(module, loss), batches, memory_budget=memory_budget)
+    model = TorchTwiceDifferentiable(module, loss)
+    problem = Problem(model, batches, memory_budget=memory_budget, factor_store=factor_store)
     return LoadedModel(problem, layout, config, spec.loss, num_classes)
 
 
