@@ -105,7 +105,7 @@ class LinearSystem:
             kind: Its class.
             make: Makes it; None where it was stopped before it was whole.
         """
-        found, where = self.problem.factors.get(key, kind, make)
+        found, where = self.problem.factors.get(self.problem.factor_key(key), kind, make)
         self._factors[key] = where
         return found
 
@@ -175,7 +175,7 @@ class LinearSystem:
                 "hessian_perturbation": self.damping,
                 "options": self._options,
                 "timings": self._timings,
-                "strategy": {**self._hessian.plan.as_dict(), "loss": self.problem.terms.description},
+                "strategy": {**self._hessian.plan.as_dict(), **self.problem.description},
                 "hvps": self.hvps,
                 "factors": self._factors,
             },

@@ -1,6 +1,7 @@
 """How losses normalise: what makes the mean over all points exact for any batching."""
 
+from solvers.losses.likelihood import Likelihood
 from solvers.losses.recognition import loss_terms
 from solvers.losses.terms import LossTerms, NormalisedLoss
 
-__all__ = ["LossTerms", "NormalisedLoss", "loss_terms"]
+__all__ = ["Likelihood", "LossTerms", "NormalisedLoss", "loss_terms"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ihvp.errors import LossMismatch, TargetsOutOfRange
+from solvers.losses.likelihood import OutputCurvature, Uniform
 
 __all__ = ["CrossEntropyTerms"]
 
@@ -74,6 +75,56 @@ class CrossEntropyTerms:
         weights = self._weights(output, target).reshape(output.shape[0], -1).sum(dim=1)
         counts = weights != 0
         return torch.where(counts, elements.sum(dim=1) / torch.where(counts, weights, 1.0), 0.0)
+
+    def expected_curvature(self, output: Tensor, target: Tensor) -> OutputCurvature:
+        """Weights · (diag(p) − p pᵀ) for each prediction p: the loss's own second derivative in the logits.
+
+        Log-probabilities are logits too, for log-softmax leaves them as they are.
+
+        Raises:
+            LossMismatch: The outputs of an ``nll`` are no log-probabilities.
+        """
+        p = self._probabilities(output)
+        weighted = self._curvature_weights(output, target).unsqueeze(1) * p
+        return lambda t: weighted * (t - (p * t).sum(dim=1, keepdim=True))
+
+    def sampled_score(self, output: Tensor, target: Tensor, uniform: Uniform) -> Tensor:
+        """√weight · (p − e) for a class e drawn from each prediction p."""
+        p = self._probabilities(output)
+        cumulated = p.double().cumsum(dim=1)
+        # Below the total as it was rounded, so that no class beyond the last is drawn.
+        drawn = uniform((p.shape[0], *p.shape[2:])).unsqueeze(1) * cumulated[:, -1:]
+        classes = (cumulated <= drawn).sum(dim=1, keepdim=True).clamp(max=p.shape[1] - 1)
+        weight = self._curvature_weights(output, target).unsqueeze(1)
+        return weight.sqrt() * (p - torch.zeros_like(p).scatter_(1, classes, 1.0))
+
+    def sampled_curvature(self, output: Tensor, target: Tensor, uniform: Uniform) -> OutputCurvature:
+        """The squares of these scores, one a prediction."""
+        score = self.sampled_score(output, target, uniform)
+        return lambda t: score * (score * t).sum(dim=1, keepdim=True)
+
+    def _probabilities(self, output: Tensor) -> Tensor:
+        p = output.softmax(dim=1)
+        if self.kind == "nll":
+            off = float(output.logsumexp(dim=1).abs().max())
+            if not off <= torch.finfo(output.dtype).eps ** 0.5:
+                raise LossMismatch(
+                    "nll is a likelihood of log-probabilities, and these outputs are none.",
+                    given=f"exp(outputs) sum to e^{off:.3g} or e^-{off:.3g}",
+                    allowed="outputs of log_softmax",
+                    hint="End the model in log_softmax, or give its logits to cross_entropy.",
+                )
+        return p
+
+    def _curvature_weights(self, output: Tensor, target: Tensor) -> Tensor:
+        """What −log p counts with in the numerator, whatever its class: all have the same second derivative."""
+        smoothing, classes = self.label_smoothing, output.shape[1]
+        weight = output.new_ones(classes) if self.weight is None else self.weight.to(output)
+        if target.is_floating_point():
+            shares = torch.einsum("c,nc...->n...", weight, target.to(output))
+            return (1 - smoothing) * shares + smoothing * weight.mean()
+        counts = target != self.ignore_index
+        return counts * ((1 - smoothing) * weight[torch.where(counts, target, 0)] + smoothing * weight.mean())
 
     def _elements(self, output: Tensor, target: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(output)

@@ -13,7 +13,7 @@ from ihvp.errors import LossMismatch
 from solvers.losses.assumed import try_out
 from solvers.losses.cross_entropy import CrossEntropyTerms
 from solvers.losses.declared import DeclaredTerms
-from solvers.losses.elementwise import ElementwiseTerms
+from solvers.losses.elementwise import ElementwiseTerms, bernoulli, gaussian
 from solvers.losses.terms import LossTerms, NormalisedLoss
 
 __all__ = ["loss_terms"]
@@ -84,13 +84,13 @@ def _of_function(function: Any, arguments: Mapping[str, Any]) -> LossTerms | Non
         return CrossEntropyTerms("cross_entropy", mean=mean, **options)
     if function is F.nll_loss:
         return CrossEntropyTerms("nll", mean=mean, **options)
-
     if function is F.mse_loss:
-        # In plain operations: torch's tracer cannot linearise the fused one.
-        return ElementwiseTerms("mse_loss", lambda output, target: (output - target).square(), mean=mean)
+        return gaussian(mean=mean)
 
     def elements(output: Tensor, target: Tensor) -> Tensor:
         moved = {k: v.to(output) if isinstance(v, Tensor) else v for k, v in options.items()}
         return function(output, target, reduction="none", **moved)  # type: ignore[no-any-return]
 
+    if function is F.binary_cross_entropy_with_logits:
+        return bernoulli(elements, options.get("weight"), options.get("pos_weight"), mean=mean)
     return ElementwiseTerms(function.__name__, elements, mean=mean)

@@ -1,7 +1,7 @@
 """Curvature as linear operators on rows of vectors."""
 
+from solvers.operators.curvature import CurvatureOperator
 from solvers.operators.damped import DampedOperator
-from solvers.operators.hessian import Hessian
 from solvers.operators.linear_operator import LinearOperator
 
-__all__ = ["DampedOperator", "Hessian", "LinearOperator"]
+__all__ = ["CurvatureOperator", "DampedOperator", "LinearOperator"]

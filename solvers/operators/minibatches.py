@@ -1,54 +1,45 @@
-"""Hessians of single minibatches, as stochastic methods draw them."""
+"""Curvatures of single minibatches, as stochastic methods draw them."""
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
 
 from solvers.data import Batch
 from solvers.kernels import twice_differentiable_kernels
-from solvers.losses import LossTerms
-from solvers.operators.hessian import add_products, chunk_objective
-from solvers.operators.products import GraphProduct
-from solvers.snapshot import ModelSnapshot
+from solvers.operators.chunk_curvature import ChunkCurvature
+from solvers.operators.curvature import add_products
+from solvers.operators.products import ChunkProduct
 
 __all__ = ["MinibatchHessians"]
 
 
 class MinibatchHessians:
-    """Unbiased estimates of H from one batch each: batches / Σ denominator · ∇² numerator of the batch.
+    """Unbiased estimates of H from one batch each: batches / divisor · the curvature of the batch.
 
     Their mean over the batches is H itself, also when the last batch is ragged.
 
     Args:
-        snapshot: The model at the parameters where H is taken.
-        terms: How the loss normalises.
+        curvature: What H is.
         batches: The batches; they must stay the same.
-        denominator: Σ denominator over all batches.
         keep: Whether gradient graphs are kept once they were made.
 
     Attributes:
         shares: Each batch's share of all points.
     """
 
-    def __init__(
-        self,
-        snapshot: ModelSnapshot,
-        terms: LossTerms,
-        batches: list[Batch],
-        denominator: float,
-        *,
-        keep: bool,
-    ) -> None:
-        self._snapshot = snapshot
-        self._terms = terms
+    def __init__(self, curvature: ChunkCurvature, batches: list[Batch], *, keep: bool) -> None:
+        self._curvature = curvature
         self._batches = batches
-        points = sum(x.shape[0] for x, _ in batches)
-        self.shares = [x.shape[0] / points for x, _ in batches]
-        self._scale = len(batches) / denominator
+        sizes = [x.shape[0] for x, _ in batches]
+        self._first_points = list(itertools.accumulate(sizes, initial=0))
+        self.shares = [size / sum(sizes) for size in sizes]
+        self._scale = len(batches) / curvature.divisor
         self._keep = keep
-        self._graphs: dict[int, GraphProduct] = {}
-        self._rows_at_once = 16 if snapshot.device.type == "cuda" else 1
+        self._graphs: dict[int, ChunkProduct] = {}
+        self._rows_at_once = 16 if curvature.snapshot.device.type == "cuda" else 1
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -59,9 +50,8 @@ class MinibatchHessians:
         with twice_differentiable_kernels():
             graph = self._graphs.get(index)
             if graph is None:
-                objective = chunk_objective(self._snapshot, self._terms, self._batches[index])
-                graph = GraphProduct(objective, self._snapshot.parameters)
+                graph = self._curvature.product(self._batches[index], self._first_points[index], "graph")
                 if self._keep:
                     self._graphs[index] = graph
-            add_products(total, graph, V, self._snapshot, self._rows_at_once)
+            add_products(total, graph, V, self._curvature.snapshot, self._rows_at_once)
         return total.mul_(self._scale)

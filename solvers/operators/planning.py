@@ -12,11 +12,10 @@ import torch
 
 from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
-from solvers.losses import LossTerms
-from solvers.operators.hessian import Hessian, chunk_objective
+from solvers.operators.chunk_curvature import ChunkCurvature
+from solvers.operators.curvature import CurvatureOperator
 from solvers.operators.plan import Plan, Strategy
-from solvers.operators.products import ChunkProduct, LinearizedProduct, graph_bytes
-from solvers.snapshot import ModelSnapshot
+from solvers.operators.products import ChunkProduct, graph_bytes
 
 __all__ = ["Planner"]
 
@@ -35,33 +34,30 @@ TRACER: Final = "torch._dynamo.eval_frame"
 
 @dataclass
 class Planner:
-    """Makes the Hessian operator of a problem and remembers what was measured.
+    """Makes the curvature operator of a problem and remembers what was measured.
 
     A solve that is predicted to be cheap gets the strategy without set-up cost. Work already done counts
     towards the prediction, so that a problem solved again and again ends up with the faster one.
 
     Args:
-        snapshot: The model at the parameters where H is taken.
-        terms: How the loss normalises.
+        curvature: What H is.
         data: The training points.
-        denominator: Σ denominator over all points.
         memory_budget: Bytes that graphs or linearisations may take.
         strategy: ``auto``, or the product to use whatever it costs.
     """
 
-    snapshot: ModelSnapshot
-    terms: LossTerms
+    curvature: ChunkCurvature
     data: TrainingData
-    denominator: float
     memory_budget: int
     strategy: Strategy = "auto"
 
     def __post_init__(self) -> None:
-        self._operator: Hessian | None = None
+        self._snapshot = self.curvature.snapshot
+        self._operator: CurvatureOperator | None = None
         self._seconds = 0.0
         self._tried: set[str] = set()
 
-    def operator(self, expected_products: int, rows: int) -> Hessian:
+    def operator(self, expected_products: int, rows: int) -> CurvatureOperator:
         """The operator for a solve of about so many products, in blocks of ``rows`` vectors."""
         if self._operator is None:
             self._operator = self._first()
@@ -74,7 +70,7 @@ class Planner:
         """What a retained gradient graph keeps for one point, measured on a few."""
         batch = next(self.data.chunks(PROBE_POINTS))
         with twice_differentiable_kernels():
-            total = graph_bytes(chunk_objective(self.snapshot, self.terms, batch), self.snapshot.parameters)
+            total = graph_bytes(lambda: self.curvature.product(batch, 0, "graph"), self._snapshot.parameters)
         return total / batch[0].shape[0]
 
     def chunk_points(self) -> int:
@@ -82,9 +78,9 @@ class Planner:
         chunk = int(self.memory_budget / 4 / max(self.bytes_per_point, 1.0))
         return max(1, min(self.data.num_points, chunk))
 
-    def _first(self) -> Hessian:
+    def _first(self) -> CurvatureOperator:
         needed = self.bytes_per_point * self.data.num_points
-        cuda = self.snapshot.device.type == "cuda"
+        cuda = self._snapshot.device.type == "cuda"
         if self.strategy == "auto":
             fits = needed <= self.memory_budget and self.data.in_memory
             product = "graph" if fits else "recomputed"
@@ -92,7 +88,7 @@ class Planner:
         else:
             product, why = self.strategy, "asked for"
         plan = Plan(product, ROWS_AT_ONCE if cuda else 1, self.chunk_points(), why)  # type: ignore[arg-type]
-        return self._hessian(plan)
+        return self._with(plan)
 
     def _improve(self, expected_products: int, rows: int) -> None:
         assert self._operator is not None  # noqa: S101 - set by the only caller
@@ -113,10 +109,10 @@ class Planner:
             self._tried.add("linearized")
             self._try_linearized(rows)
 
-    def _try(self, plan: Plan, other: Hessian) -> None:
+    def _try(self, plan: Plan, other: CurvatureOperator) -> None:
         """Takes ``plan`` over the current operator if it is measured to be faster and agrees with it."""
         assert self._operator is not None  # noqa: S101
-        candidate = self._hessian(plan, other._kept)
+        candidate = self._with(plan, other._kept)
         try:
             seconds = self._time(candidate, min(plan.rows_at_once, ROWS_TIMED))
             agrees = self._agree(candidate, self._operator)
@@ -137,29 +133,29 @@ class Planner:
         assert self._operator is not None  # noqa: S101
         plan = replace(self._operator.plan, product="linearized", rows_at_once=1)
         products: list[ChunkProduct] = []
-        held = 0
+        held = points = 0
         try:
             with twice_differentiable_kernels():
                 for batch in self.data.chunks(plan.chunk_points):
-                    objective = chunk_objective(self.snapshot, self.terms, batch)
-                    product = LinearizedProduct(objective, self.snapshot.parameters)
+                    product = self.curvature.product(batch, points, "linearized")
+                    points += batch[0].shape[0]
                     products.append(product)
-                    held += product.nbytes
+                    held += getattr(product, "nbytes", 0)
                     if held > self.memory_budget:
                         self._note(f"linearisations need more than the budget of {self.memory_budget} bytes")
                         return
         except Exception as error:
             self._note(f"linearising failed ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
             return
-        linearized = self._hessian(plan, products)
+        linearized = self._with(plan, products)
         self._try(plan, linearized)
         if rows > 1 and "batched" in self._tried and self._operator.plan.rows_at_once > 1:
             self._try(replace(plan, rows_at_once=min(rows, ROWS_AT_ONCE)), linearized)
 
-    def _hessian(self, plan: Plan, products: list[ChunkProduct] | None = None) -> Hessian:
-        return Hessian(self.snapshot, self.terms, self.data, self.denominator, plan, products)
+    def _with(self, plan: Plan, products: list[ChunkProduct] | None = None) -> CurvatureOperator:
+        return CurvatureOperator(self.curvature, self.data, plan, products)
 
-    def _time(self, operator: Hessian, rows: int) -> float:
+    def _time(self, operator: CurvatureOperator, rows: int) -> float:
         """Seconds a vector: the better of two runs after one that warms up."""
         V = self._probe(rows)
         best = float("inf")
@@ -172,7 +168,7 @@ class Planner:
             best = min(best, time.perf_counter() - started)
         return best / rows
 
-    def _agree(self, a: Hessian, b: Hessian) -> bool:
+    def _agree(self, a: CurvatureOperator, b: CurvatureOperator) -> bool:
         """Whether two ways to compute the same product do: guards against a trace gone stale or wrong."""
         V = self._probe(2)
         first, second = a(V), b(V)
@@ -181,8 +177,8 @@ class Planner:
 
     def _probe(self, rows: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        V = torch.randn(rows, self.snapshot.num_params, generator=generator, dtype=self.snapshot.dtype)
-        return V.to(self.snapshot.device)
+        V = torch.randn(rows, self._snapshot.num_params, generator=generator, dtype=self._snapshot.dtype)
+        return V.to(self._snapshot.device)
 
     def _note(self, text: str) -> None:
         assert self._operator is not None  # noqa: S101

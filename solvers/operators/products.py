@@ -1,24 +1,34 @@
-"""Second-derivative products of one chunk of data: two ways to compute them, and to apply them to many rows."""
+"""Second-derivative products of one chunk of data: ways to compute them, and to apply them to many rows."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from solvers.operators.tracing import held_bytes, protect_constants, refuse_untraceable, trace_of
 
-__all__ = ["ChunkProduct", "GraphProduct", "LinearizedProduct", "graph_bytes"]
+__all__ = [
+    "ChunkProduct",
+    "ForwardProduct",
+    "GraphProduct",
+    "LinearizedProduct",
+    "Parts",
+    "graph_bytes",
+    "linearized_function",
+    "quiet_batching",
+]
 
 Objective = Callable[[Sequence[Tensor]], Tensor]
 Parts = tuple[Tensor, ...]
 
 
 class ChunkProduct(Protocol):
-    """The Hessian of one chunk's objective at fixed parameters."""
+    """The curvature of one chunk at fixed parameters."""
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector, in the shapes of the parameters."""
@@ -57,9 +67,7 @@ class GraphProduct:
         """The products with k vectors in one vectorised backward pass."""
         if not self._active:
             return tuple(torch.zeros_like(part) for part in V)
-        with warnings.catch_warnings():
-            # Operations without a batching rule run row by row; the measurement sees what that costs.
-            warnings.filterwarnings("ignore", message=".*performance drop.*")
+        with quiet_batching():
             return self._differentiate(V, batched=True)
 
     def _differentiate(self, v: Parts, *, batched: bool) -> Parts:
@@ -74,6 +82,30 @@ class GraphProduct:
             materialize_grads=True,
             is_grads_batched=batched,
         )
+
+
+class ForwardProduct:
+    """Differentiates the gradient in forward mode, anew each time; keeps nothing.
+
+    Args:
+        objective: The chunk's objective as a function of the parameters.
+        parameters: The values at which to differentiate; not changed.
+    """
+
+    def __init__(self, objective: Objective, parameters: Sequence[Tensor]) -> None:
+        self._gradient = torch.func.grad(lambda *at: objective(at), argnums=tuple(range(len(parameters))))
+        self._values = tuple(p.detach() for p in parameters)
+
+    def one(self, v: Parts) -> Parts:
+        """The product with one vector."""
+        products: Parts = torch.func.jvp(self._gradient, self._values, tuple(v))[1]
+        return products
+
+    def many(self, V: Parts) -> Parts:
+        """The products with k vectors at once, under ``vmap``."""
+        with quiet_batching():
+            products: Parts = torch.vmap(lambda *v: self.one(v))(*V)
+        return products
 
 
 class LinearizedProduct:
@@ -98,13 +130,7 @@ class LinearizedProduct:
             grads: Parts = torch.func.grad(lambda ps: objective(ps))(at)
             return grads
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*get_attr Node.*")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            _, self._apply = torch.func.linearize(gradient, *values)
-        trace = trace_of(self._apply)
-        protect_constants(trace)
-        self.nbytes = held_bytes(trace)
+        self._apply, self.nbytes = linearized_function(gradient, values)
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
@@ -117,8 +143,36 @@ class LinearizedProduct:
         return products
 
 
-def graph_bytes(objective: Objective, parameters: Sequence[Tensor]) -> int:
-    """Bytes that a retained gradient graph keeps alive beyond the parameters themselves."""
+def linearized_function(function: Callable[..., Any], at: Parts) -> tuple[Callable[..., Any], int]:
+    """The derivative of a function as one to be applied again and again, and the bytes that it keeps.
+
+    Raises:
+        NotImplementedError: The function cannot be traced.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*get_attr Node.*")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        _, apply = torch.func.linearize(function, *at)
+    trace = trace_of(apply)
+    protect_constants(trace)
+    return apply, held_bytes(trace)
+
+
+@contextmanager
+def quiet_batching() -> Iterator[None]:
+    """Says nothing of operations without a batching rule: they run row by row, and a measurement sees the cost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        yield
+
+
+def graph_bytes(make: Callable[[], object], parameters: Sequence[Tensor]) -> int:
+    """Bytes that the graphs in an object keep alive beyond the parameters themselves.
+
+    Args:
+        make: Makes the object.
+        parameters: What its graphs start from.
+    """
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -128,8 +182,8 @@ def graph_bytes(objective: Objective, parameters: Sequence[Tensor]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         # Held until the count is done, or a freed storage's address could be counted as another's.
-        product = GraphProduct(objective, parameters)
+        made = make()
     for p in parameters:
         storages.pop(p.untyped_storage().data_ptr(), None)
-    del product
+    del made
     return sum(storages.values())

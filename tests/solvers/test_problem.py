@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ihvp.errors import InvalidInput
 from solvers import Problem, TorchTwiceDifferentiable, solve_hvp
-from solvers.operators import Hessian, planning
+from solvers.operators import CurvatureOperator, chunk_curvature, planning
 from tests.solvers.cases import CASES, dense_hessian, logistic, small_mlp
 
 F64 = torch.float64
 
 
-@pytest.mark.parametrize("strategy", ["graph", "linearized", "recomputed"])
+@pytest.mark.parametrize("strategy", ["graph", "linearized", "recomputed", "forward"])
 @pytest.mark.parametrize("rows_at_once", [1, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_every_product_strategy_gives_the_same_products(name: str, rows_at_once: int, strategy: Any) -> None:
@@ -61,12 +61,12 @@ class TestPlanning:
         torch.testing.assert_close(x, case.exact(b), rtol=1e-9, atol=1e-11)
 
     def test_a_strategy_that_gives_other_products_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Stale(planning.LinearizedProduct):
+        class Stale(chunk_curvature.LinearizedProduct):
             def one(self, v: Any) -> Any:
                 return tuple(0 * part for part in v)
 
         monkeypatch.setattr(planning, "WORTH_LINEARIZING", 0.0)
-        monkeypatch.setattr(planning, "LinearizedProduct", Stale)
+        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Stale)
         case = small_mlp(F64)
         H = Problem(case.model, case.batches(9)).hessian(1000, 1)
         assert H.plan.product == "graph"
@@ -78,7 +78,7 @@ class TestPlanning:
                 raise RuntimeError("no rule for this")
 
         monkeypatch.setattr(planning, "WORTH_LINEARIZING", 0.0)
-        monkeypatch.setattr(planning, "LinearizedProduct", Failing)
+        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Failing)
         case = small_mlp(F64)
         H = Problem(case.model, case.batches(9)).hessian(1000, 1)
         assert H.plan.product == "graph"
@@ -117,7 +117,7 @@ class TestReuse:
         case = logistic(F64)
         problem = Problem(case.model, case.batches(9))
         problem.solve("cg", case.rhs(1), hessian_perturbation=case.damping)
-        monkeypatch.setattr("solvers.operators.hessian.GraphProduct", None)
+        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "graph", None)
         b = case.rhs(2, seed=9)
         x, _ = problem.solve("direct", b, hessian_perturbation=0.3)
         torch.testing.assert_close(x, case.exact(b, 0.3))
@@ -187,7 +187,7 @@ class Encoder(nn.Module):
         return self.out(self.layer(x).mean(dim=1))
 
 
-@pytest.mark.parametrize("strategy", ["graph", "linearized", "recomputed"])
+@pytest.mark.parametrize("strategy", ["graph", "linearized", "recomputed", "forward"])
 @pytest.mark.parametrize("module", [Attention, Encoder])
 def test_attention_has_second_derivatives(module: type[nn.Module], strategy: Any) -> None:
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_attention_has_second_derivatives(module: type[nn.Module], strategy: Any
     x, y = torch.randn(6, 3, 4, dtype=F64), torch.randint(0, 2, (6,))
     data = [(x[:4], y[:4]), (x[4:], y[4:])]
     V = torch.randn(2, model.num_params, dtype=F64)
-    H: Hessian = Problem(model, data, strategy=strategy).hessian(1, 1)
+    H: CurvatureOperator = Problem(model, data, strategy=strategy).hessian(1, 1)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         dense = dense_hessian(model.model, lambda m: F.cross_entropy(m(x), y))
     torch.testing.assert_close(H(V), V @ dense, rtol=1e-8, atol=1e-10)

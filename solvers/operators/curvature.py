@@ -1,4 +1,4 @@
-"""The Hessian of the mean loss over all training points."""
+"""The curvature of the mean loss over all training points."""
 
 from __future__ import annotations
 
@@ -7,30 +7,22 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from solvers.data import Batch, TrainingData
+from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
-from solvers.losses import LossTerms
+from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.plan import Plan
-from solvers.operators.products import ChunkProduct, GraphProduct, LinearizedProduct, Objective
+from solvers.operators.products import ChunkProduct
 from solvers.snapshot import ModelSnapshot
 
-__all__ = ["Hessian", "add_products", "chunk_objective"]
+__all__ = ["CurvatureOperator", "add_products"]
 
 
-def chunk_objective(snapshot: ModelSnapshot, terms: LossTerms, batch: Batch) -> Objective:
-    """The numerator of the loss on a chunk, as a function of the parameters."""
-    x, y = (part.to(snapshot.device) for part in batch)
-    return lambda parameters: terms.numerator(snapshot.outputs(parameters, x), y)
-
-
-class Hessian:
-    """H = ∇² Σ numerator / Σ denominator, summed over chunks, so that batching never shows.
+class CurvatureOperator:
+    """H as a linear operator: a sum over chunks, divided once, so that batching never shows.
 
     Args:
-        snapshot: The model at the parameters where H is taken.
-        terms: How the loss normalises.
+        curvature: What H is.
         data: The training points.
-        denominator: Σ denominator over all points.
         plan: How to compute the products.
         products: Products of the plan's chunks where they exist already, in order.
 
@@ -40,51 +32,44 @@ class Hessian:
 
     def __init__(
         self,
-        snapshot: ModelSnapshot,
-        terms: LossTerms,
+        curvature: ChunkCurvature,
         data: TrainingData,
-        denominator: float,
         plan: Plan,
         products: Sequence[ChunkProduct] | None = None,
     ) -> None:
         self.plan = plan
         self.products_done = 0.0
-        self._snapshot = snapshot
-        self._terms = terms
+        self._curvature = curvature
         self._data = data
-        self._denominator = denominator
         self._kept = None if products is None else list(products)
 
     @property
     def size(self) -> int:
         """The length p of a vector."""
-        return self._snapshot.num_params
+        return self._curvature.snapshot.num_params
 
     def __call__(self, V: Tensor, *, accumulate: torch.dtype | None = None) -> Tensor:
         """H applied to each row of ``V`` ``[k, p]``; sums over chunks in ``accumulate``."""
         total = torch.zeros(V.shape, dtype=accumulate or V.dtype, device=V.device)
         with twice_differentiable_kernels():
             for product in self._products():
-                add_products(total, product, V, self._snapshot, self.plan.rows_at_once)
+                add_products(total, product, V, self._curvature.snapshot, self.plan.rows_at_once)
         self.products_done += V.shape[0]
-        return total.div_(self._denominator)
+        return total.div_(self._curvature.divisor)
 
     def _products(self) -> Iterator[ChunkProduct]:
         if self._kept is not None:
             yield from self._kept
             return
         keep: list[ChunkProduct] = []
+        first_point = 0
         for batch in self._data.chunks(self.plan.chunk_points):
-            objective = chunk_objective(self._snapshot, self._terms, batch)
-            product: ChunkProduct
-            if self.plan.product == "linearized":
-                product = LinearizedProduct(objective, self._snapshot.parameters)
-            else:
-                product = GraphProduct(objective, self._snapshot.parameters)
-            if self.plan.product != "recomputed":
+            product = self._curvature.product(batch, first_point, self.plan.product)
+            first_point += batch[0].shape[0]
+            if self.plan.keeps:
                 keep.append(product)
             yield product
-        if self.plan.product != "recomputed":
+        if self.plan.keeps:
             self._kept = keep
 
 
