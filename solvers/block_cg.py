@@ -216,8 +216,8 @@ class BlockCg:
         """A λ above the smallest eigenvalue of H as far as a few Lanczos steps show it; found once a solve."""
         if self.smallest is None:
             self.smallest = smallest_eigenvalue(self.system.operator, direction, CURVATURE_PROBES)
-        below = self.system.damping - self.smallest
-        return 1.1 * below if below > 0 else max(2 * self.system.damping, 1e-3)
+        below = self.system.largest_damping - self.smallest
+        return 1.1 * below if below > 0 else max(2 * self.system.largest_damping, 1e-3)
 
     def _settle(self, iteration: int) -> None:
         """Ends what has met its tolerance by the true residual, or has stopped getting better."""

@@ -57,7 +57,7 @@ def identity_of(system: LinearSystem) -> dict[str, Any]:
     return {
         "shape": list(rhs.shape),
         "dtype": str(rhs.dtype),
-        "damping": repr(system.damping),
+        "damping": repr(system.perturbation),
         # Weighted by place, so that the same rows in another order are not taken for these.
         "rhs": float((rhs.double().norm(dim=1) * torch.arange(1, rhs.shape[0] + 1, device=rhs.device)).sum()),
         "plan": system.plan,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from ihvp.methods import InversionMethod
+from solvers.damping import Perturbation
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
 from solvers.twice_differentiable import TwiceDifferentiable
@@ -21,7 +22,7 @@ def solve_hvp(
     training_data: Iterable[Any],
     b: TensorT,
     *,
-    hessian_perturbation: float = 0.0,
+    hessian_perturbation: Perturbation = 0.0,
     **options: Any,
 ) -> InverseHvpResult[TensorT]:
     """Solves (H + λI) x = b, where H is the Hessian of the mean loss over all training points.
@@ -36,7 +37,8 @@ def solve_hvp(
         training_data: Iterable of ``(x, y)`` batches of any sizes, or a :class:`solvers.Problem`.
         b: One right-hand side ``[p]`` or several ``[k, p]``, in any floating dtype and on any device. The solve
             runs in the dtype and on the device of the model's parameters.
-        hessian_perturbation: λ ≥ 0.
+        hessian_perturbation: λ ≥ 0; or λ by shell patterns over parameter names, ``{"*": 0.01, "head.*": 0.1}``, of
+            which the last that matches counts: H + Λ is then solved with, by the methods that can.
         **options: The method's own; see the functions in :mod:`solvers.methods`. All take ``callback``,
             called with an :class:`solvers.IterationReport` once an iteration, and ``progress``.
 

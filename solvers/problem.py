@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
 from ihvp.methods import Curvature, InversionMethod
+from solvers.damping import Perturbation
 from solvers.data import Batch, TrainingData
 from solvers.factors import FactorCache, FactorStore
 from solvers.kernels import twice_differentiable_kernels
@@ -146,7 +147,7 @@ class Problem:
         return {"curvature": self._chunks.key, "loss": self.terms.description}
 
     def solve(
-        self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: float = 0.0, **options: Any
+        self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: Perturbation = 0.0, **options: Any
     ) -> InverseHvpResult[Tensor]:
         """Solves (H + λI) x = b; see :func:`solvers.solve_hvp` for arguments, result and errors."""
         result: InverseHvpResult[Tensor] = InversionRegistry.call(

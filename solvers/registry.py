@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from ihvp.errors import NotRegistered, UnknownOption
 from ihvp.methods import InversionMethod, parse_method
 from solvers.conformance import check_signature
+from solvers.damping import Perturbation
 from solvers.result import InverseHvpResult
 
 __all__ = ["InversionRegistry"]
@@ -88,7 +89,7 @@ class InversionRegistry:
         model: Any,
         training_data: Iterable[Any],
         b: Any,
-        hessian_perturbation: float = 0.0,
+        hessian_perturbation: Perturbation = 0.0,
         **options: Any,
     ) -> InverseHvpResult[Any]:
         """Solves with the function registered for the model's class.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ihvp.errors import InvalidInput, InvalidOption, NonFiniteRhs, RhsShapeMismatch
 
-__all__ = ["check_damping", "check_rhs", "starting_point"]
+__all__ = ["check_rhs", "starting_point"]
 
 
 def check_rhs(b: Any, num_params: int) -> Tensor:
@@ -38,22 +37,6 @@ def check_rhs(b: Any, num_params: int) -> Tensor:
             f"Right-hand side {row} is not finite at index {index}.", given=str(rows[row, index].item())
         )
     return rows
-
-
-def check_damping(hessian_perturbation: Any) -> float:
-    """λ as a float.
-
-    Raises:
-        InvalidOption: It is no number, not finite, or negative.
-    """
-    usable = isinstance(hessian_perturbation, (int, float)) and not isinstance(hessian_perturbation, bool)
-    if not usable or not math.isfinite(hessian_perturbation) or hessian_perturbation < 0:
-        raise InvalidOption(
-            "hessian_perturbation (λ) must be a finite number that is not negative.",
-            given=repr(hessian_perturbation)[:80],
-            allowed="λ ≥ 0",
-        )
-    return float(hessian_perturbation)
 
 
 def starting_point(name: str, value: Tensor, like: Tensor) -> Tensor:

@@ -9,14 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus, parse_options
+from ihvp.perturbation import describe
 from solvers.certificate import Certificate, Ending, Tolerance, issue
+from solvers.damping import Damping, Perturbation
 from solvers.factors import Factor
 from solvers.operators.damped import DampedOperator
 from solvers.problem import Problem
 from solvers.progress import Callback, Monitor
 from solvers.result import InverseHvpResult
-from solvers.rhs import check_damping, check_rhs
+from solvers.rhs import check_rhs
+from solvers.snapshot import trainable_parameters
 from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["LinearSystem", "checked_options"]
@@ -45,7 +49,7 @@ class LinearSystem:
         model: The model and its loss.
         training_data: Batches, or a :class:`Problem` of the same model.
         b: ``[p]`` or ``[k, p]``.
-        hessian_perturbation: λ.
+        hessian_perturbation: λ, or λ by patterns over parameter names.
         options: The method's options for ``info``.
         expected_products: About how many products the method will need, for the choice of a strategy.
         each_rhs: Whether that many are needed for each right-hand side; else altogether.
@@ -55,7 +59,7 @@ class LinearSystem:
 
     Attributes:
         rhs: b as rows ``[k, p]`` in the model's dtype and on its device.
-        operator: H + λI.
+        operator: H + Λ, where Λ is λI unless λ was given by parameter.
         monitor: Tells the callback.
     """
 
@@ -65,7 +69,7 @@ class LinearSystem:
         model: TorchTwiceDifferentiable,
         training_data: Iterable[Any],
         b: Tensor,
-        hessian_perturbation: float,
+        hessian_perturbation: Perturbation,
         *,
         options: Mapping[str, Any],
         expected_products: int,
@@ -75,7 +79,7 @@ class LinearSystem:
         progress: bool = False,
     ) -> None:
         self.method = method
-        self.damping = check_damping(hessian_perturbation)
+        self._damping = Damping.of(hessian_perturbation, [name for name, _ in trainable_parameters(model.model)])
         self._b = b
         self._given = check_rhs(b, model.num_params)
         started = time.perf_counter()
@@ -83,7 +87,7 @@ class LinearSystem:
         self.rhs = self._given.to(self.problem.device, self.problem.dtype)
         k = self.rhs.shape[0]
         self._hessian = self.problem.hessian(expected_products * (k if each_rhs else 1), rows or k)
-        self.operator = DampedOperator(self._hessian, self.damping)
+        self.operator = DampedOperator(self._hessian, self._damping.diagonal(self.problem.snapshot.parameters))
         self.monitor = Monitor(method.value, callback, progress)
         self._options = dict(options)
         self._done_before = self._hessian.products_done
@@ -91,6 +95,46 @@ class LinearSystem:
         self._factors: dict[str, str] = {}
         self._timings = {"linearise": time.perf_counter() - started}
         self._solving_since = time.perf_counter()
+
+    @property
+    def perturbation(self) -> float | dict[str, float]:
+        """λ as it is used: one number, or numbers by pattern; JSON-ready."""
+        return self._damping.perturbation
+
+    @property
+    def parameter_damping(self) -> tuple[float, ...]:
+        """λ of each trainable parameter, in their order."""
+        return self._damping.of_parameters
+
+    @property
+    def largest_damping(self) -> float:
+        """The largest λ of all parameters: what advice to raise λ for all of them starts from."""
+        return self._damping.largest
+
+    @property
+    def damping(self) -> float:
+        """The one λ; see :meth:`scalar_damping`."""
+        return self.scalar_damping()
+
+    def scalar_damping(self) -> float:
+        """The λ that all parameters share, for methods that know H + λI only.
+
+        Raises:
+            InvalidOption: λ differs between parameters.
+        """
+        scalar = self._damping.scalar
+        if scalar is None:
+            raise InvalidOption(
+                f"Method {self.method.value!r} needs one λ for all parameters.",
+                given=f"hessian_perturbation={describe(self.perturbation)}",
+                allowed="a number",
+                hint="cg, minres, lissa and direct take λ by parameter.",
+            )
+        return scalar
+
+    def raised_perturbation(self, by: float) -> float | dict[str, float]:
+        """λ with as much added for every parameter; JSON-ready."""
+        return self._damping.raised(by)
 
     @property
     def hvps(self) -> float:
@@ -172,7 +216,7 @@ class LinearSystem:
                 **info,
                 "certificate": certificates,
                 "method": self.method.value,
-                "hessian_perturbation": self.damping,
+                "hessian_perturbation": self.perturbation,
                 "options": self._options,
                 "timings": self._timings,
                 "strategy": {**self._hessian.plan.as_dict(), **self.problem.description},

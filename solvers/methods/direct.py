@@ -83,7 +83,7 @@ def solve_direct(
     if stop is not None:
         endings = [Ending(stop, 0)] * system.rhs.shape[0]
         return system.result(torch.zeros_like(system.rhs), endings, tolerance, hessian=None)
-    solve, facts, bounds = _factorize(H, system.damping)
+    solve, facts, bounds = _factorize(H, system.operator.damping, system.largest_damping)
     X, refinements = _refine(system, solve)
     singular = facts["inertia"] is not None and facts["inertia"]["zero"] > 0
     status = TerminationStatus.Breakdown if singular else TerminationStatus.Stagnated
@@ -131,7 +131,9 @@ def _dense(system: LinearSystem) -> tuple[Tensor, TerminationStatus | None]:
     return (H + H.T) / 2, None
 
 
-def _factorize(H: Tensor, damping: float) -> tuple[Factor, dict[str, Any], tuple[float | None, float | None]]:
+def _factorize(
+    H: Tensor, damping: float | Tensor, largest: float
+) -> tuple[Factor, dict[str, Any], tuple[float | None, float | None]]:
     """A solver for rows, what is known of the matrix, and (smallest eigenvalue, λ that suffices) if ≤ 0."""
     A = H.to(torch.float64, copy=True)
     A.diagonal().add_(damping)
@@ -155,7 +157,7 @@ def _factorize(H: Tensor, damping: float) -> tuple[Factor, dict[str, Any], tuple
     }
     inverse = torch.where(zero, 0.0, 1.0 / torch.where(zero, 1.0, values))
     smallest = float(values[0])
-    bounds = (smallest, _sufficient(smallest, damping, floor)) if smallest <= floor else (None, None)
+    bounds = (smallest, _sufficient(smallest, largest, floor)) if smallest <= floor else (None, None)
     facts = {"factorization": "eigenvalues", "inertia": inertia}
     return (lambda rows: ((rows @ Q) * inverse) @ Q.T), facts, bounds
 

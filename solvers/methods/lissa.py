@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ihvp.methods import InversionMethod, TerminationStatus
+from ihvp.perturbation import describe
 from solvers.certificate import Ending, Tolerance
 from solvers.lanczos import smallest_eigenvalue
 from solvers.operators.minibatches import MinibatchHessians
@@ -94,7 +95,7 @@ def solve_lissa(
         Tolerance(rtol),
         max_perc_residual=100 * max(series.largest),
         mean_perc_residual=100 * sum(series.mean) / k,
-        effective_damping=system.damping + dampen * scale,
+        effective_damping=system.raised_perturbation(dampen * scale),
         niter=[series.endings[i].iterations for i in range(k)],
     )
 
@@ -150,7 +151,7 @@ class _Series:
     def _step(self, iteration: int) -> None:
         batch = next(self.order)
         h, b = self.H[self.active], self.system.rhs[self.active]
-        Ah = self.batches.product(batch, h).add_(h, alpha=self.system.damping)
+        Ah = self.system.operator.add_damping(self.batches.product(batch, h), h)
         self.system.count_partial(len(self.active), self.batches.shares[batch])
         update = b - self.dampen * h - Ah / self.scale
         sizes = update.double().norm(dim=1).tolist()
@@ -186,7 +187,7 @@ class _Series:
                     TerminationStatus.NegativeCurvature,
                     iteration,
                     rayleigh_quotient=smallest,
-                    suggested_perturbation=self.system.damping - 1.1 * smallest,
+                    suggested_perturbation=self.system.largest_damping - 1.1 * smallest,
                 )
         needed = 1.2 * self._largest_eigenvalue(h)
         return Ending(
@@ -202,7 +203,7 @@ class _Series:
         for batch in range(min(len(self.batches), 8)):
             v = start / start.norm()
             for _ in range(8):
-                Av = self.batches.product(batch, v[None])[0].add_(v, alpha=self.system.damping)
+                Av = self.system.operator.add_damping(self.batches.product(batch, v[None]), v[None])[0]
                 norm = Av.norm()
                 found = max(found, float(norm))
                 if not norm > 0:
@@ -211,7 +212,8 @@ class _Series:
         return found
 
     def _settled(self) -> str:
-        other = f" It solved with λ = {self.system.damping + self.dampen * self.scale:.3g}." if self.dampen else ""
+        solved = describe(self.system.raised_perturbation(self.dampen * self.scale))
+        other = f" It solved with λ = {solved}." if self.dampen else ""
         return (
             f"The series came to rest (rtol={self.rtol:.3g}) away from the solution.{other} "
             "Tighten rtol, set dampen=0, or use cg."

@@ -1,4 +1,4 @@
-"""H + λI."""
+"""H + Λ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class DampedOperator:
 
     Args:
         curvature: H.
-        damping: λ ≥ 0.
+        damping: λ ≥ 0, or the diagonal of Λ ``[p]``.
     """
 
-    def __init__(self, curvature: LinearOperator, damping: float) -> None:
+    def __init__(self, curvature: LinearOperator, damping: float | Tensor) -> None:
         self.curvature = curvature
         self.damping = damping
 
@@ -28,6 +28,11 @@ class DampedOperator:
         return self.curvature.size
 
     def __call__(self, V: Tensor, *, accumulate: torch.dtype | None = None) -> Tensor:
-        """(H + λI) applied to each row of ``V`` ``[k, p]``."""
-        product = self.curvature(V, accumulate=accumulate)
+        """(H + Λ) applied to each row of ``V`` ``[k, p]``."""
+        return self.add_damping(self.curvature(V, accumulate=accumulate), V)
+
+    def add_damping(self, product: Tensor, V: Tensor) -> Tensor:
+        """Adds ΛV to products with H ``[k, p]`` in place, and returns them."""
+        if isinstance(self.damping, Tensor):
+            return product.addcmul_(V, self.damping)
         return product.add_(V, alpha=self.damping) if self.damping else product
