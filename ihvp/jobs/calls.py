@@ -50,6 +50,9 @@ class JobCalls:
             "" if request.deadline_s is None else _microseconds(request.deadline_s),
             _microseconds(rules.HEAD_START_S[request.priority]),
             self._event_limit,
+            request.priority.value,
+            rules.alike(request),
+            request.rhs.columns,
         )
         return Call("create", args, _outcome(_record, job_id))
 
@@ -87,7 +90,15 @@ class JobCalls:
 
     def claim(self, owner: str, lease_s: float) -> Call[JobRecord | None]:
         """``JobStore.claim``."""
-        return Call("claim", (owner, _microseconds(lease_s), _op(), self._event_limit), _claimed)
+        return Call("claim", self._claim(owner, lease_s, 0), lambda answer: next(iter(_claimed(answer)), None))
+
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Call[Sequence[JobRecord]]:
+        """``JobStore.claim_block``."""
+        return Call("claim", self._claim(owner, lease_s, most_rhs), _claimed)
+
+    def _claim(self, owner: str, lease_s: float, most_rhs: int) -> tuple[str | int, ...]:
+        near = _microseconds(rules.NEAR_DEADLINE_S)
+        return (owner, _microseconds(lease_s), _op(), self._event_limit, most_rhs, near)
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> Call[LeaseState]:
         """``JobStore.renew``."""
@@ -97,6 +108,10 @@ class JobCalls:
         """``JobStore.report``."""
         args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit)
         return Call("report", args, _lease)
+
+    def checkpoint(self, job_id: str, attempt: int, digest: str) -> Call[str | None]:
+        """``JobStore.checkpoint``."""
+        return Call("checkpoint", (job_id, attempt, digest), _outcome(_superseded, job_id, attempt))
 
     def finish(
         self,
@@ -248,6 +263,7 @@ def _job(job_id: str, flat: list[str]) -> JobRecord:
         cancel_requested="cancel" in fields,
         owner=fields.get("owner"),
         result_removed="removed" in fields,
+        checkpoint=fields.get("checkpoint"),
     )
 
 
@@ -261,8 +277,12 @@ def _page(answer: Any) -> Page:
     return Page([_job(job_id, flat) for job_id, flat in jobs], cursor or None)
 
 
-def _claimed(answer: Any) -> JobRecord | None:
-    return None if answer[0] == "none" else _record(answer)
+def _claimed(answer: Any) -> Sequence[JobRecord]:
+    return [_job(job_id, flat) for job_id, flat in answer[1:]]
+
+
+def _superseded(answer: Any) -> str | None:
+    return answer[1] or None
 
 
 def _lease(answer: Any) -> LeaseState:

@@ -31,6 +31,7 @@ class _Kept:
     score: datetime
     losses: int = 0
     lease_until: datetime | None = None
+    alike: str = ""
     events: list[JobEvent] = field(default_factory=list)
 
 
@@ -85,7 +86,7 @@ class MemoryJobStore:
         deadline = None if request.deadline_s is None else created + timedelta(seconds=request.deadline_s)
         job = JobRecord(id=job_id, state=JobState.Queued, created_at=created, deadline_at=deadline, request=request)
         score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
-        self._jobs[job_id] = _Kept(job, score)
+        self._jobs[job_id] = _Kept(job, score, alike=rules.alike(request))
         self._announce_state(self._jobs[job_id])
         return job
 
@@ -126,17 +127,34 @@ class MemoryJobStore:
         """See ``JobStore.queue_length``."""
         return len(self._queue())
 
-    @_atomic
     def claim(self, owner: str, lease_s: float) -> JobRecord | None:
         """See ``JobStore.claim``."""
+        return next(iter(self.claim_block(owner, lease_s, 0)), None)
+
+    @_atomic
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+        """See ``JobStore.claim_block``."""
         now = self._clock()
+        block: list[_Kept] = []
+        passed: list[_Kept] = []
+        rows = 0
         for kept in self._queue():
+            if block and not _alike(block[0], kept):
+                passed.append(kept)
+                continue
+            if block and (rows >= most_rhs or _near_deadline(block[-1].job, now)):
+                break
             if _overdue(kept.job, now):
                 self._move(kept, JobState.Expired)
                 continue
+            rows += kept.job.request.rhs.columns
+            if block and (rows > most_rhs or any(_is_ahead(other.job, kept.job) for other in passed)):
+                break
+            block.append(kept)
+        for kept in block:
             kept.lease_until = now + timedelta(seconds=lease_s)
-            return self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
-        return None
+            self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
+        return [kept.job for kept in block]
 
     @_atomic
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
@@ -156,6 +174,16 @@ class MemoryJobStore:
         self._change(kept, progress=progress)
         self._announce(kept, "progress", progress.model_dump(mode="json"))
         return self._advice(kept.job)
+
+    @_atomic
+    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+        """See ``JobStore.checkpoint``."""
+        kept = self._held(job_id, attempt)
+        before = kept.job.checkpoint
+        if before == digest:
+            return None
+        self._change(kept, checkpoint=digest)
+        return None if before in self.referenced_blobs() else before
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
@@ -246,6 +274,7 @@ class MemoryJobStore:
         needed = Counter(
             digest for kept in [*self._queue(), *self._running()] for digest in rules.request_blobs(kept.job.request)
         )
+        needed.update(kept.job.checkpoint for kept in self._jobs.values() if kept.job.checkpoint)
         needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
         return set(needed)
 
@@ -335,7 +364,7 @@ class MemoryJobStore:
         if state is JobState.Queued:
             changes |= {"started_at": None, "progress": None}
         elif state in TERMINAL:
-            changes["finished_at"] = self._clock()
+            changes |= {"finished_at": self._clock(), "checkpoint": None}
         self._change(kept, state=state, **changes)
         self._announce_state(kept)
         return kept.job
@@ -363,6 +392,21 @@ def _current(job: JobRecord, attempt: int) -> bool:
 
 def _overdue(job: JobRecord, now: datetime) -> bool:
     return job.deadline_at is not None and now > job.deadline_at
+
+
+def _alike(first: _Kept, other: _Kept) -> bool:
+    alone = any(kept.losses or kept.job.checkpoint for kept in (first, other))
+    return first.alike == other.alike and not alone
+
+
+def _near_deadline(job: JobRecord, now: datetime) -> bool:
+    return job.deadline_at is not None and job.deadline_at - now < timedelta(seconds=rules.NEAR_DEADLINE_S)
+
+
+def _is_ahead(waiting: JobRecord, of: JobRecord) -> bool:
+    """Whether a job that stands before another may not be overtaken by it."""
+    higher = rules.HEAD_START_S[waiting.request.priority] > rules.HEAD_START_S[of.request.priority]
+    return higher or waiting.deadline_at is not None
 
 
 def _passes(job: JobRecord, wanted: JobFilter) -> bool:

@@ -73,6 +73,7 @@ class JobRecord(_Frozen):
         attempt: How often a worker has claimed it; the fence that every write of a worker names.
         owner: The worker that holds the lease, while running.
         result_removed: True once retention has removed the result.
+        checkpoint: Blob of the state that the next attempt goes on from; None once the job has ended.
     """
 
     id: str
@@ -90,6 +91,7 @@ class JobRecord(_Frozen):
     cancel_requested: bool = False
     owner: str | None = None
     result_removed: bool = False
+    checkpoint: str | None = None
 
     @property
     def finished(self) -> bool:

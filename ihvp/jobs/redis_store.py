@@ -70,6 +70,10 @@ class RedisJobStore:
         """See ``JobStore.claim``."""
         return self._run(self._calls.claim(owner, lease_s))
 
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+        """See ``JobStore.claim_block``."""
+        return self._run(self._calls.claim_block(owner, lease_s, most_rhs))
+
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""
         return self._run(self._calls.renew(job_id, attempt, lease_s))
@@ -77,6 +81,10 @@ class RedisJobStore:
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """See ``JobStore.report``."""
         return self._run(self._calls.report(job_id, attempt, progress))
+
+    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+        """See ``JobStore.checkpoint``."""
+        return self._run(self._calls.checkpoint(job_id, attempt, digest))
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
@@ -207,6 +215,10 @@ class AsyncRedisJobStore:
         """See ``JobStore.claim``."""
         return await self._run(self._calls.claim(owner, lease_s))
 
+    async def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+        """See ``JobStore.claim_block``."""
+        return await self._run(self._calls.claim_block(owner, lease_s, most_rhs))
+
     async def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""
         return await self._run(self._calls.renew(job_id, attempt, lease_s))
@@ -214,6 +226,10 @@ class AsyncRedisJobStore:
     async def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """See ``JobStore.report``."""
         return await self._run(self._calls.report(job_id, attempt, progress))
+
+    async def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+        """See ``JobStore.checkpoint``."""
+        return await self._run(self._calls.checkpoint(job_id, attempt, digest))
 
     async def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from typing import Final
 
@@ -21,8 +23,10 @@ __all__ = [
     "BATCH",
     "FORGET_WORKER_S",
     "HEAD_START_S",
+    "NEAR_DEADLINE_S",
     "OVERDUE_GRACE_S",
     "SCAN_BOUND",
+    "alike",
     "already_finished",
     "event_position",
     "job_exists",
@@ -39,6 +43,8 @@ __all__ = [
 # The queue is ordered by created time less this. So a low job overtakes every high one that comes twenty minutes
 # later: waiting counts, and nothing starves.
 HEAD_START_S: Final = {Priority.High: 600.0, Priority.Normal: 0.0, Priority.Low: -600.0}
+# Nothing is taken along behind a job whose deadline is nearer than this: it would pay for the others with its time.
+NEAR_DEADLINE_S: Final = 60.0
 # How long past its deadline a running job may take to stop and hand over what it has reached.
 OVERDUE_GRACE_S: Final = 15.0
 # Most jobs one call of reclaim or expire takes; the next round takes more.
@@ -56,6 +62,14 @@ def worker_lost_error(losses: int | str) -> JobError:
         hint="Most likely it needs more memory than a worker has: try cg, a smaller data.batch_size, or fewer "
         "right-hand sides.",
     )
+
+
+def alike(request: JobRequest) -> str:
+    """A digest that jobs share which differ only in b and in what is done with x: they can be solved as one block."""
+    system = request.model_dump(mode="json", include={"method", "options", "hessian_perturbation", "curvature"})
+    # A model's digest covers weights, data, loss, parameters and dtype.
+    canonical = json.dumps([request.model.digest, system], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def request_blobs(request: JobRequest) -> list[str]:

@@ -6,6 +6,7 @@ Promises, held by one contract suite over all adapters:
   and one ``state`` event to its stream.
 * A claim raises the attempt and starts a lease on the store's clock. Every later write of a worker names
   the attempt it was given; once that attempt is no longer the current one the write is refused.
+* Jobs that are claimed as one block stay jobs of their own: each has its attempt, its lease and its end.
 * A job whose cancellation was asked for ends ``cancelled``, whatever its worker reports afterwards.
 """
 
@@ -120,11 +121,30 @@ class JobStore(Protocol):
     def claim(self, owner: str, lease_s: float) -> JobRecord | None:
         """Takes the best waiting job for this owner: by priority, where waiting counts; None if none waits."""
 
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+        """The same, and takes along waiting jobs that can be solved with it, in the order of the queue.
+
+        They have the same model, method, options, λ and curvature, and no more than ``most_rhs`` right-hand sides
+        altogether. None is taken along past a waiting job that has a higher priority or any deadline, nor behind one
+        of the block whose deadline is less than a minute away. A job that a worker died on, or that has a
+        checkpoint, stays alone.
+        """
+
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """Prolongs the lease, and tells whether the worker should stop."""
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """Records progress as an event, and tells whether the worker should stop."""
+
+    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+        """Notes the blob of the state that the next attempt goes on from; it is referenced until the job ends.
+
+        Returns:
+            The blob that it supersedes, where nothing refers to that any more.
+
+        Raises:
+            StaleAttempt: The attempt is no longer the current one.
+        """
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """Ends the job with its result: ``succeeded``, or ``cancelled`` where that was asked for.

@@ -42,7 +42,7 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, JobRecord):
         known = {name: getattr(value, name) is not None for name in TIMES}
         return value.model_dump(exclude=TIMES), known
-    return list(value) if isinstance(value, tuple | list) else value
+    return [_timeless(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 class LifeCycle(RuleBasedStateMachine):
@@ -73,16 +73,20 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(
         taken=st.sampled_from([None, None, None, *IDS]),
         priority=st.sampled_from(Priority),
-        method=st.sampled_from([InversionMethod.Cg, InversionMethod.Direct]),
-        overdue=st.sampled_from([False, False, False, True]),
+        method=st.sampled_from([InversionMethod.Cg, InversionMethod.Cg, InversionMethod.Direct]),
+        deadline_s=st.sampled_from([None, None, None, 1e-6, 30.0, LONG_S]),
         tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
     )
     def create(
-        self, taken: str | None, priority: Priority, method: InversionMethod, overdue: bool, tags: dict[str, str]
+        self,
+        taken: str | None,
+        priority: Priority,
+        method: InversionMethod,
+        deadline_s: float | None,
+        tags: dict[str, str],
     ) -> None:
         free = sorted({*IDS} - {job.id for job in self.jobs()})
         job_id = taken or free[0]
-        deadline_s = 1e-6 if overdue else None
         self.both("create", job_id, job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags))
 
     @precondition(lambda self: self.model.queue_length())
@@ -90,9 +94,14 @@ class LifeCycle(RuleBasedStateMachine):
     def claim(self, owner: str, lapsed: bool) -> None:
         self.both("claim", owner, 0.0 if lapsed else LONG_S)
 
+    @precondition(lambda self: self.model.queue_length() > 1)
+    @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]), most=st.integers(3, 7))
+    def claim_block(self, owner: str, lapsed: bool, most: int) -> None:
+        self.both("claim_block", owner, 0.0 if lapsed else LONG_S, most)
+
     @precondition(lambda self: self.jobs(JobState.Running))
     @rule(
-        write=st.sampled_from(["renew", "report", "succeed", "fail", "cancelled", "expired", "release"]),
+        write=st.sampled_from(["renew", "report", "checkpoint", "succeed", "fail", "cancelled", "expired", "release"]),
         nth=st.integers(0, 2),
         stale=st.sampled_from([0, 0, 0, 0, 1]),
     )
@@ -103,6 +112,7 @@ class LifeCycle(RuleBasedStateMachine):
         arguments: dict[str, tuple[Any, ...]] = {
             "renew": (LONG_S,),
             "report": (PROGRESS,),
+            "checkpoint": (f"sha256:{stale}{nth}",),
             "succeed": (RESULT,),
             "fail": (ERROR,),
             "cancelled": (JobState.Cancelled, RESULT),

@@ -1,25 +1,72 @@
--- Gives the best waiting job to an owner. The same call again answers with the job that it gave.
--- ARGV: owner, lease in µs, op, event limit
--- Answers: record | {'none'}
+-- Gives the best waiting job to an owner, and with it waiting jobs that can be solved as one block: alike, and no more
+-- right-hand sides than the bound. None is taken along past a waiting job that has a higher priority or a deadline, nor
+-- behind one of the block whose deadline is near. The same call again answers with the same jobs.
+-- ARGV: owner, lease in µs, op, event limit, most right-hand sides of a block, how near a deadline is in µs
+-- Answers: {'ok', {id, fields}, ...} | {'none'}
 local owner, lease, op, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local most, near = tonumber(ARGV[5]), tonumber(ARGV[6])
+local answer = {'ok'}
+local function add(id) answer[#answer + 1] = {id, redis.call('HGETALL', job_key(id))} end
+
 local last = redis.call('HGET', key('claims'), owner)
 if last and string.sub(last, 1, #op + 1) == op .. ' ' then
-  local id = string.sub(last, #op + 2)
-  local job = facts(id)
-  if job and job.state == 'running' and job.owner == owner then return record(id) end
+  for id in string.gmatch(string.sub(last, #op + 2), '%S+') do
+    local job = facts(id)
+    if job and job.state == 'running' and job.owner == owner then add(id) end
+  end
+  if #answer > 1 then return answer end
 end
-local now = clock()
-while true do
-  local id = redis.call('ZRANGE', key('queue'), 0, 0)[1]
+
+local now, claim = clock(), op
+local function first(index)
+  local found = redis.call('ZRANGE', key(index), 0, 0, 'WITHSCORES')
+  return found[1], tonumber(found[2])
+end
+
+local function overdue(job)
+  local late = job.deadline and now > job.deadline
+  if late then move(job, 'expired', now, limit) end
+  return late
+end
+
+local function take(job)
+  job.attempt = job.attempt + 1
+  redis.call('ZADD', key('leases'), int(now + lease), job.id)
+  move(job, 'running', now, limit, {'attempt', int(job.attempt), 'owner', owner, 'started', int(now)})
+  claim = claim .. ' ' .. job.id
+  add(job.id)
+end
+
+-- All that are alike and stand before it have been taken, so whoever still waits there is another.
+local HIGHER = {low = {'queue:normal', 'queue:high'}, normal = {'queue:high'}, high = {}}
+local function overtakes(job)
+  for _, index in ipairs({'queue:deadlines', unpack(HIGHER[job.priority])}) do
+    local id, score = first(index)
+    if id and score < job.score then return true end
+  end
+  return false
+end
+
+local best
+while not best do
+  local id = first('queue')
   if not id then return {'none'} end
   local job = facts(id)
-  if job.deadline and now > job.deadline then
-    move(job, 'expired', now, limit)
-  else
-    job.attempt = job.attempt + 1
-    redis.call('ZADD', key('leases'), int(now + lease), id)
-    redis.call('HSET', key('claims'), owner, op .. ' ' .. id)
-    move(job, 'running', now, limit, {'attempt', int(job.attempt), 'owner', owner, 'started', int(now)})
-    return record(id)
+  if not overdue(job) then best = job end
+end
+take(best)
+
+local rows, job = best.columns, best
+while sociable(best) and rows < most and not (job.deadline and job.deadline - now < near) do
+  local id = first('alike:' .. best.alike)
+  if not id then break end
+  local another = facts(id)
+  if not overdue(another) then
+    rows = rows + another.columns
+    if rows > most or overtakes(another) then break end
+    take(another)
+    job = another
   end
 end
+redis.call('HSET', key('claims'), owner, claim)
+return answer

@@ -1,5 +1,6 @@
 -- Puts a new job into the queue. The same call again answers with the job that it made.
--- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit
+-- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
+--   priority, digest of what makes jobs alike, right-hand sides
 -- Answers: record | {'exists'}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local there = redis.call('HGET', job_key(id), 'request')
@@ -12,18 +13,18 @@ local now = clock()
 local last = redis.call('ZRANGE', key('jobs'), -1, -1, 'WITHSCORES')[2]
 -- No two jobs share their created time, so that it alone orders them and serves as the cursor of a listing.
 local created = math.max(now, last and tonumber(last) + 1 or 0)
-local score = int(created - tonumber(ARGV[8]))
+local job = {id = id, score = created - tonumber(ARGV[8]), priority = ARGV[10], alike = ARGV[11], losses = 0}
 redis.call('HSET', job_key(id), 'request', request, 'method', ARGV[3], 'model', ARGV[4], 'tags', ARGV[5],
-  'needs', ARGV[6], 'created', int(created), 'score', score, 'state', 'queued', 'revision', '1', 'attempt', '0',
-  'losses', '0')
+  'needs', ARGV[6], 'created', int(created), 'score', int(job.score), 'state', 'queued', 'revision', '1', 'attempt', '0',
+  'losses', '0', 'priority', job.priority, 'alike', job.alike, 'columns', ARGV[12])
 redis.call('ZADD', key('jobs'), int(created), id)
 redis.call('ZADD', key('jobs:queued'), int(created), id)
-redis.call('ZADD', key('queue'), score, id)
 if ARGV[7] ~= '' then
-  local deadline = int(created + tonumber(ARGV[7]))
-  redis.call('HSET', job_key(id), 'deadline', deadline)
-  redis.call('ZADD', key('deadlines'), deadline, id)
+  job.deadline = created + tonumber(ARGV[7])
+  redis.call('HSET', job_key(id), 'deadline', int(job.deadline))
+  redis.call('ZADD', key('deadlines'), int(job.deadline), id)
 end
+enqueue(job)
 refer(ARGV[6], 1)
 announce(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
 return record(id)

@@ -8,19 +8,23 @@
 --       request, method, model, tags    what was asked for; never changes (the last three serve the filters)
 --       needs                           JSON list of the blobs it needs while it lives
 --       created, deadline, score        times; score is its place in the queue
+--       priority, alike, columns        whom it may be solved with: see claim.lua
 --       state, revision, attempt        see ihvp/jobs/states.py; every change adds one to revision
 --       losses                          workers that died on it (a warm shutdown is none)
 --       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
 --       yields                          JSON list of the blobs its result consists of
+--       checkpoint                      blob of the state that its next attempt goes on from
 --       op                              mark of the last write by a worker, so that a repeated call is recognised
 --   P:queue           zset     waiting jobs by score: created time, less or more ten minutes by priority
+--   P:queue:normal, P:queue:high, P:queue:deadlines   those of a priority, and those with a deadline
+--   P:alike:<digest>  zset     those that may be solved as one block, by score
 --   P:leases          zset     running jobs by the end of their lease
 --   P:deadlines       zset     unfinished jobs that have a deadline, by it
 --   P:jobs            zset     all jobs by created time, which no two share
 --   P:jobs:<state>    zset     the same, of one state
 --   P:results         zset     finished jobs that still have a result, by the time they ended
 --   P:blobs           hash     digest -> how many jobs refer to it
---   P:claims          hash     owner -> '<op> <job id>' of its last claim
+--   P:claims          hash     owner -> '<op> <job id> ...' of its last claim
 --   P:events:<id>     stream   the job's events: type, data
 --   P:workers         zset     workers by the time they last reported themselves
 --   P:leader:<role>   string   holder of a role
@@ -41,13 +45,13 @@ end
 
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
-  'yields', 'op'}
+  'yields', 'op', 'priority', 'alike', 'columns', 'checkpoint'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
   local job = {id = id}
   for at, name in ipairs(FACTS) do job[name] = values[at] or nil end
-  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score'}) do
+  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'columns'}) do
     job[name] = tonumber(job[name])
   end
   return job
@@ -73,6 +77,28 @@ local function announce(id, limit, kind, data)
   redis.call('PUBLISH', key('events'), id)
 end
 
+-- Whether a job may share a block: one that a worker died on is solved alone, lest it takes others with it, and so is
+-- one with a state to go on from, which is of its own right-hand sides only.
+local function sociable(job) return job.alike and job.losses == 0 and not job.checkpoint end
+
+-- The indexes of waiting jobs.
+local function enqueue(job)
+  local score = int(job.score)
+  redis.call('ZADD', key('queue'), score, job.id)
+  if job.priority == 'normal' or job.priority == 'high' then
+    redis.call('ZADD', key('queue:' .. job.priority), score, job.id)
+  end
+  if job.deadline then redis.call('ZADD', key('queue:deadlines'), score, job.id) end
+  if sociable(job) then redis.call('ZADD', key('alike:' .. job.alike), score, job.id) end
+end
+
+local function dequeue(job)
+  redis.call('ZREM', key('queue'), job.id)
+  if job.priority then redis.call('ZREM', key('queue:' .. job.priority), job.id) end
+  if job.deadline then redis.call('ZREM', key('queue:deadlines'), job.id) end
+  if job.alike then redis.call('ZREM', key('alike:' .. job.alike), job.id) end
+end
+
 -- Moves a job to a state: every index, the revision, and the event. `changes` are further fields, flat.
 local function move(job, state, now, limit, changes)
   local id, from, created = job.id, job.state, int(job.created)
@@ -80,18 +106,22 @@ local function move(job, state, now, limit, changes)
   redis.call('HSET', job_key(id), 'state', state, 'revision', int(job.revision), unpack(changes or {}))
   redis.call('ZREM', key('jobs:' .. from), id)
   redis.call('ZADD', key('jobs:' .. state), created, id)
-  if from == 'queued' then redis.call('ZREM', key('queue'), id) end
+  if from == 'queued' then dequeue(job) end
   if from == 'running' then
     redis.call('ZREM', key('leases'), id)
     redis.call('HDEL', job_key(id), 'owner')
   end
   if state == 'queued' then
     redis.call('HDEL', job_key(id), 'started', 'progress')
-    redis.call('ZADD', key('queue'), int(job.score), id)
+    enqueue(job)
   elseif finished(state) then
     redis.call('HSET', job_key(id), 'finished', int(now))
     redis.call('ZREM', key('deadlines'), id)
     refer(job.needs, -1)
+    if job.checkpoint then
+      redis.call('HDEL', job_key(id), 'checkpoint')
+      refer(cjson.encode({job.checkpoint}), -1)
+    end
   end
   local data = string.format('{"state":"%s","attempt":%.0f,"revision":%.0f}', state, job.attempt, job.revision)
   announce(id, limit, 'state', data)
@@ -113,6 +143,7 @@ end
 local function reclaim(job, now, limit, max_attempts, err)
   local losses = job.losses + 1
   redis.call('HSET', job_key(job.id), 'losses', int(losses))
+  job.losses = losses
   if job.cancel then
     move(job, 'cancelled', now, limit)
   elseif losses >= max_attempts then

@@ -1,7 +1,7 @@
 -- Takes back every job of an owner. ARGV: owner, max attempts, error, event limit
 -- Answers: {'ok', {id, state}, ...}
 local now, answer = clock(), {'ok'}
--- As many jobs run as there are workers, so no index by owner is kept.
+-- As many blocks of jobs run as there are workers, so no index by owner is kept.
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
   local job = facts(id)
   if job.owner == ARGV[1] then
