@@ -13,6 +13,7 @@ __all__ = [
     "METHODS_LIST",
     "MODEL",
     "MODEL_PAGE",
+    "PREDICTION",
     "READY",
     "REGISTRATION",
     "RESULT",
@@ -55,7 +56,14 @@ MODEL: Final = {
 MODEL_PAGE: Final = {"models": [MODEL], "next": None}
 
 CERTIFICATE: Final = {"status": "converged", "relative_residual": 3.1e-12, "iterations": 3, "advice": None}
-OPTIONS: Final = {"rtol": 1e-8, "atol": 0.0, "maxiter": None}
+OPTIONS: Final = {
+    "rtol": 1e-8,
+    "atol": 0.0,
+    "maxiter": None,
+    "preconditioner": None,
+    "preconditioner_rank": None,
+    "seed": 0,
+}
 JOB: Final[dict[str, Any]] = {
     "id": JOB_ID,
     "state": "succeeded",
@@ -104,6 +112,40 @@ JOB: Final[dict[str, Any]] = {
     },
 }
 JOB_PAGE: Final = {"jobs": [JOB], "next": None}
+PREDICTION: Final = {
+    "model": {"reference": "house-prices@1", "digest": SPEC_DIGEST, "num_params": 3},
+    "num_points": 500,
+    "columns": 1,
+    "curvature": "hessian",
+    "hessian_perturbation": 0.01,
+    "memory_budget": 4294967296,
+    "queue_length": 2,
+    "workers": 1,
+    "starts_in_s": 0.1,
+    "kept_bytes": None,
+    "predictions": [
+        {
+            "method": "direct",
+            "asked": False,
+            "bytes": 264,
+            "fits": True,
+            "seconds": 0.036,
+            "products": 4,
+            "basis": "this_model",
+            "refused": None,
+        },
+        {
+            "method": "cg",
+            "asked": True,
+            "bytes": 144,
+            "fits": True,
+            "seconds": 0.037,
+            "products": 4,
+            "basis": "this_model",
+            "refused": None,
+        },
+    ],
+}
 
 SUBMISSIONS: Final[dict[str, dict[str, Any]]] = {
     "inline": {
@@ -125,6 +167,16 @@ SUBMISSIONS: Final[dict[str, dict[str, Any]]] = {
             "method": "cg",
             "hessian_perturbation": 0.01,
             "influence": {"on": "training"},
+        },
+    },
+    "blocks": {
+        "summary": "Another curvature, and a λ by parameter: of several patterns that match, the last one counts",
+        "value": {
+            "model": "house-prices@1",
+            "rhs": {"inline": [0.5, -1.0, 0.25]},
+            "method": "minres",
+            "curvature": "ggn",
+            "hessian_perturbation": {"*": 0.01, "bias": 0.1},
         },
     },
 }

@@ -13,7 +13,7 @@ from ihvp.wire import Readiness
 if TYPE_CHECKING:
     from app.services import Services
 
-__all__ = ["check_readiness", "scrape"]
+__all__ = ["check_readiness", "live_workers", "scrape"]
 
 
 async def check_readiness(services: Services) -> Readiness:
@@ -27,16 +27,17 @@ async def scrape(services: Services) -> bytes:
     """The metrics, with queue and workers as they stand now."""
     try:
         queue_length = await services.jobs.queue_length()
-        workers = await _live_workers(services)
+        workers = await live_workers(services)
+        errors = await services.costs.errors()
     except IhvpError:
-        return services.metrics.render(queue_length=None, workers=None)
-    return services.metrics.render(queue_length=queue_length, workers=workers)
+        return services.metrics.render(queue_length=None, workers=None, prediction_errors={})
+    return services.metrics.render(queue_length=queue_length, workers=workers, prediction_errors=errors)
 
 
 async def _store(services: Services) -> tuple[str, int]:
     try:
         await services.jobs.ping()
-        return "ok", await _live_workers(services)
+        return "ok", await live_workers(services)
     except IhvpError as error:
         return error.message, 0
 
@@ -48,6 +49,11 @@ async def _broker(services: Services) -> str:
         return "does not answer"
 
 
-async def _live_workers(services: Services) -> int:
+async def live_workers(services: Services) -> int:
+    """Workers heard of within ``IHVP_WORKER_ALIVE_S``.
+
+    Raises:
+        StoreUnavailable: The store does not answer.
+    """
     limit = services.settings.worker_alive_s
     return sum(worker.age_s <= limit for worker in await services.jobs.workers())

@@ -13,6 +13,7 @@ from app.job_bodies import JobBodies
 from app.queue import WorkerWaker
 from app.services import Services
 from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.costs.redis_store import AsyncRedisCostStore
 from ihvp.jobs.redis_store import AsyncRedisJobStore
 from ihvp.models.redis_store import AsyncRedisModelStore
 
@@ -38,6 +39,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(jobs.close)
         models = AsyncRedisModelStore.from_settings(hasty)
         stack.push_async_callback(models.close)
+        costs = AsyncRedisCostStore.from_settings(hasty)
+        stack.push_async_callback(costs.close)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)
@@ -47,6 +50,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             jobs=jobs,
             bodies=JobBodies(jobs),
             models=models,
+            costs=costs,
             blobs=FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes),
             waker=waker,
             hub=hub,

@@ -48,8 +48,17 @@ class RhsTarget:
         return f"The layout of b is at /v1/models/{self.model.reference.replace('@', '/')}."
 
 
-def resolve_rhs(spec: RhsSpec, blobs: BlobStore, target: RhsTarget, settings: Settings) -> ResolvedRhs:
+def resolve_rhs(
+    spec: RhsSpec, blobs: BlobStore, target: RhsTarget, settings: Settings, *, store: bool = True
+) -> ResolvedRhs:
     """Checks the right-hand sides; reads and writes files, so call it in a thread.
+
+    Args:
+        spec: What was sent.
+        blobs: Where tensors are.
+        target: What they have to fit.
+        settings: Bounds.
+        store: Whether inline ones are stored; else they are only checked.
 
     Raises:
         RhsShapeMismatch: A row has not p numbers, or there are no rows or too many.
@@ -57,7 +66,8 @@ def resolve_rhs(spec: RhsSpec, blobs: BlobStore, target: RhsTarget, settings: Se
         InvalidInput: What it refers to is not there or does not fit.
     """
     if spec.inline is not None:
-        return _store_inline(spec.inline, blobs, target, settings)
+        numbers, shape = _read_inline(spec.inline, target, settings)
+        return ResolvedRhs(blob=_write(numbers, shape, blobs) if store else None, shape=list(shape))
     if spec.blob is not None:
         shape = _blob_shape(spec.blob, blobs, target)
         _check_rows(shape, target, settings)
@@ -66,9 +76,10 @@ def resolve_rhs(spec: RhsSpec, blobs: BlobStore, target: RhsTarget, settings: Se
     return _gradients(spec.gradient_of, blobs, target, settings)
 
 
-def _store_inline(
-    rows: list[float] | list[list[float]], blobs: BlobStore, target: RhsTarget, settings: Settings
-) -> ResolvedRhs:
+def _read_inline(
+    rows: list[float] | list[list[float]], target: RhsTarget, settings: Settings
+) -> tuple[array[float], tuple[int, ...]]:
+    """The numbers in the model's dtype, and their shape."""
     flat: list[float] = []
     if rows and isinstance(rows[0], list):
         lengths = [len(row) for row in rows if isinstance(row, list)]
@@ -91,7 +102,7 @@ def _store_inline(
     single = target.model.spec.dtype == "float32"
     numbers = array("f" if single else "d", flat)
     _check_finite(flat, numbers, target)
-    return ResolvedRhs(blob=_write(numbers, shape, blobs), shape=list(shape))
+    return numbers, shape
 
 
 def _check_rows(shape: tuple[int, ...], target: RhsTarget, settings: Settings) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.metrics import Metrics
     from app.queue import WorkerWaker
     from ihvp.blobs.store import BlobStore
+    from ihvp.costs.redis_store import AsyncRedisCostStore
     from ihvp.jobs.redis_store import AsyncRedisJobStore
     from ihvp.models.redis_store import AsyncRedisModelStore
     from ihvp.settings import Settings
@@ -26,6 +27,7 @@ class Services:
     jobs: AsyncRedisJobStore
     bodies: JobBodies
     models: AsyncRedisModelStore
+    costs: AsyncRedisCostStore
     blobs: BlobStore
     waker: WorkerWaker
     hub: EventHub

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from ulid import ULID
 
+from app.method_checks import check_memory, check_perturbation, check_ranks, filled_options
 from app.model_inspection import inspect_model
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
-from ihvp.errors import HessianTooLarge, InvalidOption, ModelNotFound, UnknownModel
+from ihvp.costs.workload import Task, Workload
+from ihvp.errors import ModelNotFound, UnknownModel
 from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
-from ihvp.methods import InversionMethod, default_rtol, dense_hessian_bytes, parse_options
+from ihvp.methods import InversionMethod, parse_options
+from ihvp.perturbation import least
 from ihvp.references import ModelRef
 from ihvp.wire import JobView
 
 if TYPE_CHECKING:
     from app.services import Services
     from ihvp.models.spec import LayoutEntry, ModelSpec
-    from ihvp.settings import Settings
 
-__all__ = ["submit_job"]
+__all__ = ["CheckedJob", "check_job", "submit_job"]
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A submission that will be accepted.
+
+    Attributes:
+        request: Everything resolved.
+        layout: The model's parameters.
+        workload: What is to be solved, as far as its cost goes.
+        task: The method with its options after the service's defaults.
+    """
+
+    request: JobRequest
+    layout: list[LayoutEntry]
+    workload: Workload
+    task: Task
 
 
 @dataclass(frozen=True)
 class _Found:
     model: ResolvedModel
     layout: list[LayoutEntry]
+    num_points: int
 
 
 async def submit_job(services: Services, submission: JobSubmission) -> JobView:
@@ -41,25 +61,43 @@ async def submit_job(services: Services, submission: JobSubmission) -> JobView:
         InvalidInput: What does not fit, each fault with its own code.
         StoreUnavailable: The job could not be stored.
     """
+    request = (await check_job(services, submission, store_rhs=True)).request
+    job = await services.jobs.create(f"job_{ULID()}", request)
+    services.waker.wake(job.id)
+    services.metrics.count_submission(request.method.value)
+    return JobView.of(job, await services.jobs.queue_position(job.id))
+
+
+async def check_job(services: Services, submission: JobSubmission, *, store_rhs: bool) -> CheckedJob:
+    """Resolves and checks a submission.
+
+    Args:
+        services: Stores and settings.
+        submission: What was sent.
+        store_rhs: Whether inline right-hand sides become a blob; without it, nothing is created.
+
+    Raises:
+        InvalidInput: What does not fit, each fault with its own code.
+    """
     method = InversionMethod(submission.method)
     parse_options(method, submission.options)  # the cheapest fault to find comes first
     found = await _find_model(services, submission.model)
-    options = _options(method, submission, found.model.spec)
-    _check_memory(method, found.model, services.settings)
+    task = Task(method, filled_options(method, submission.options, found.model.spec.dtype))
+    check_ranks(task, found.model.num_params)
+    check_perturbation(task, submission.hessian_perturbation, found.layout)
+    workload = _workload(submission, found)
+    check_memory(workload, task, services.settings.memory_budget)
+    target = RhsTarget(found.model, found.layout)
     rhs = await anyio.to_thread.run_sync(
-        partial(
-            resolve_rhs,
-            submission.rhs,
-            services.blobs,
-            RhsTarget(found.model, found.layout),
-            services.settings,
-        )
+        partial(resolve_rhs, submission.rhs, services.blobs, target, services.settings, store=store_rhs)
     )
+    workload = replace(workload, columns=rhs.columns)
+    check_memory(workload, task, services.settings.memory_budget)
     request = JobRequest(
         model=found.model,
         rhs=rhs,
         method=method,
-        options=options,
+        options=dict(task.options),
         hessian_perturbation=submission.hessian_perturbation,
         curvature=submission.curvature,
         influence=submission.influence,
@@ -68,10 +106,7 @@ async def submit_job(services: Services, submission: JobSubmission) -> JobView:
         tags=submission.tags,
     )
     await anyio.to_thread.run_sync(keep_blobs, services.blobs, request.blob_digests())
-    job = await services.jobs.create(f"job_{ULID()}", request)
-    services.waker.wake(job.id)
-    services.metrics.count_submission(method.value)
-    return JobView.of(job, await services.jobs.queue_position(job.id))
+    return CheckedJob(request, found.layout, workload, task)
 
 
 async def _find_model(services: Services, wanted: str | ModelSpec) -> _Found:
@@ -88,33 +123,25 @@ async def _find_model(services: Services, wanted: str | ModelSpec) -> _Found:
         model = ResolvedModel(
             reference=record.reference, digest=record.digest, num_params=record.num_params, spec=record.spec
         )
-        return _Found(model, record.layout)
+        return _Found(model, record.layout, record.num_points)
     inspected = await anyio.to_thread.run_sync(inspect_model, wanted, services.blobs, services.settings)
     model = ResolvedModel(reference=None, digest=wanted.digest, num_params=inspected.num_params, spec=wanted)
-    return _Found(model, inspected.layout)
+    return _Found(model, inspected.layout, inspected.num_points)
 
 
-def _options(method: InversionMethod, submission: JobSubmission, spec: ModelSpec) -> dict[str, Any]:
-    """The options after the service's defaults: what a job record shows is what is run."""
-    options = parse_options(method, submission.options).model_dump()
-    if "rtol" in options and options["rtol"] is None:
-        options["rtol"] = default_rtol(spec.dtype)
-    if options.get("woodbury") and submission.hessian_perturbation == 0:
-        raise InvalidOption(
-            "Option 'woodbury' divides by hessian_perturbation.",
-            given="hessian_perturbation 0",
-            allowed="hessian_perturbation > 0",
-            hint="Give a hessian_perturbation, or leave woodbury out.",
-        )
-    return options
-
-
-def _check_memory(method: InversionMethod, model: ResolvedModel, settings: Settings) -> None:
-    needed = dense_hessian_bytes(model.num_params, model.spec.dtype)
-    if method is InversionMethod.Direct and needed > settings.memory_budget:
-        raise HessianTooLarge(
-            f"A dense Hessian of {model.num_params} parameters and its factorisation need {needed} bytes.",
-            given=f"{needed} bytes",
-            allowed=f"{settings.memory_budget} bytes",
-            hint="Use method 'cg', which needs Hessian-vector products only; or the operator sets IHVP_MEMORY_BUDGET.",
-        )
+def _workload(submission: JobSubmission, found: _Found) -> Workload:
+    """What is to be solved, for one right-hand side as long as it is not known how many there are."""
+    spec = found.model.spec
+    return Workload(
+        model=found.model.digest,
+        curvature=submission.curvature,
+        architecture=spec.architecture.type,
+        dtype=spec.dtype,
+        num_points=found.num_points,
+        batch_size=spec.data.batch_size,
+        shapes=tuple(tuple(entry.shape) for entry in found.layout),
+        num_params=found.model.num_params,
+        columns=1,
+        damping=least(submission.hessian_perturbation),
+        influence=submission.influence is not None,
+    )

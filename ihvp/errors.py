@@ -29,7 +29,8 @@
     │   ├── DigestMismatch             digest_mismatch
     │   ├── ModelInTrainingMode        model_in_training_mode
     │   ├── NotRegistered (LookupError) not_registered
-    │   └── HessianTooLarge            hessian_too_large
+    │   ├── HessianTooLarge            hessian_too_large
+    │   └── SolveTooLarge              solve_too_large
     ├── BodyTooLarge                   body_too_large
     ├── NotFound (LookupError)         not_found
     │   ├── JobNotFound                job_not_found
@@ -273,6 +274,12 @@ class HessianTooLarge(InvalidInput):
     """A dense Hessian would not fit the memory budget."""
 
     code = "hessian_too_large"
+
+
+class SolveTooLarge(InvalidInput):
+    """The vectors and factors of a solve would not fit the memory budget."""
+
+    code = "solve_too_large"
 
 
 class BodyTooLarge(IhvpError):

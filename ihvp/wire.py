@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,10 +24,12 @@ __all__ = [
     "JobPage",
     "JobView",
     "MethodList",
+    "MethodPrediction",
     "MethodView",
     "ModelPage",
     "ModelRegistration",
     "ModelView",
+    "PredictionView",
     "ProblemDetails",
     "Readiness",
     "ResultView",
@@ -125,6 +127,49 @@ class JobPage(_View):
 
     jobs: list[JobView]
     next: str | None = Field(description="Link to the next page; null at the end.")
+
+
+class MethodPrediction(_View):
+    """What one method would take for a job."""
+
+    method: str
+    asked: bool = Field(description="Whether the submission names it; the others are predicted with their defaults.")
+    bytes: int = Field(
+        description="Of vectors and factors at their peak; what speeds up products is cut to what the budget leaves."
+    )
+    fits: bool = Field(description="Whether these are within the memory budget.")
+    seconds: float = Field(description="From the claim by a worker to the result.")
+    products: int = Field(description="Hessian-vector products, over all points, counted in vectors.")
+    basis: Literal["this_model", "other_models", "default"] = Field(
+        description="What the seconds rest on: measurements of this very model and curvature, those of other models "
+        "scaled by p and n, or nothing that was measured here."
+    )
+    refused: str | None = Field(
+        description="Why a submission with this method would be refused; null if it would not."
+    )
+
+
+class PredictionView(_View):
+    """What a job would take, by each method; nothing was created."""
+
+    model: JobModel
+    num_points: int
+    columns: int = Field(description="Right-hand sides.")
+    curvature: str
+    hessian_perturbation: Perturbation
+    memory_budget: int = Field(description="Bytes that a solve may plan for.")
+    queue_length: int = Field(description="Jobs that wait now.")
+    workers: int = Field(description="Live workers.")
+    starts_in_s: float | None = Field(
+        description="Seconds until those that wait now are taken, at the pace of recent jobs; null if unknown."
+    )
+    kept_bytes: int | None = Field(description="What a worker that has this model warm was last seen to keep for it.")
+    predictions: list[MethodPrediction]
+
+    @property
+    def asked(self) -> MethodPrediction:
+        """The prediction for the method that the submission names."""
+        return next(entry for entry in self.predictions if entry.asked)
 
 
 class ModelRegistration(ModelSpec):

@@ -10,15 +10,16 @@ from starlette.responses import Response
 from app.answers import ETAG, LOCATION, documented, json_answer
 from app.dependencies import JobId, ServicesDep, services_of
 from app.etags import matches
-from app.examples import JOB, JOB_PAGE, SUBMISSIONS
+from app.examples import JOB, JOB_PAGE, PREDICTION, SUBMISSIONS
 from app.following import wait_for_change
 from app.listing import JobQuery, list_jobs
+from app.prediction import predict_job
 from app.problems import ANYWHERE, WITH_BODY, problems
 from app.strict_json import StrictJsonRoute
 from app.submission import submit_job
 from ihvp import errors as e
 from ihvp.jobs.submission import JobSubmission
-from ihvp.wire import JobPage, JobView
+from ihvp.wire import JobPage, JobView, PredictionView
 
 __all__ = ["reading", "router"]
 
@@ -30,7 +31,7 @@ REFUSALS = (
     e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
     e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
-    e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge,
+    e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge, e.SolveTooLarge,
 )  # fmt: skip
 
 
@@ -42,13 +43,23 @@ REFUSALS = (
     response_model=JobView,
     responses={
         **documented(202, "Accepted: the job is on disk and will end.", example=JOB, headers=LOCATION),
+        200: {
+            **documented(200, "With dry_run: what it would take, by each method.", example=PREDICTION)[200],
+            "model": PredictionView,
+        },
         **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace),
     },
 )
 async def submit(
-    submission: Annotated[JobSubmission, Body(openapi_examples=SUBMISSIONS)], services: ServicesDep
+    submission: Annotated[JobSubmission, Body(openapi_examples=SUBMISSIONS)],
+    services: ServicesDep,
+    dry_run: Annotated[
+        bool, Query(description="Creates nothing: makes the same checks, and predicts memory and time by each method.")
+    ] = False,
 ) -> Any:
     """Checks all that can be checked without the model in memory, then queues the solve of (H + λI) x = b."""
+    if dry_run:
+        return json_answer(await predict_job(services, submission))
     view = await submit_job(services, submission)
     return json_answer(view, 202, {"Location": view.links["self"]})
 

@@ -34,10 +34,13 @@ def test_submit_answers_202_with_the_job_and_where_it_is(service: Service) -> No
 
 
 def test_options_are_stored_after_the_services_defaults(service: Service) -> None:
-    assert service.submit()["options"] == {"rtol": 1e-5, "atol": 0.0, "maxiter": None}
+    unset = {"preconditioner": None, "preconditioner_rank": None, "seed": 0}
+    assert service.submit()["options"] == {"rtol": 1e-5, "atol": 0.0, "maxiter": None, **unset}
     wide = service.register("wide-options", dtype="float64")["reference"]
     assert service.submit(model=wide)["options"]["rtol"] == 1e-8
-    assert service.submit(options={"rtol": 1e-3, "maxiter": 7})["options"] == {"rtol": 1e-3, "atol": 0.0, "maxiter": 7}
+    given = {"rtol": 1e-3, "maxiter": 7}
+    assert service.submit(options=given)["options"] == {**given, "atol": 0.0, **unset}
+    assert service.submit(method="auto", model=wide)["options"]["rtol"] == 1e-8
     assert service.submit(method="direct")["options"] == {}
     assert service.submit(method="lissa")["options"]["rtol"] == 1e-4
 

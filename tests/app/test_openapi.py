@@ -84,8 +84,9 @@ def test_examples_in_the_document_are_what_the_service_takes(service: Service) -
     )
     assert response.status_code == 201, response.text
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
-    response = service.http.post("/v1/jobs", json=body["examples"]["inline"]["value"])
-    assert response.status_code == 202, response.text
+    for name in ("inline", "blocks"):
+        response = service.http.post("/v1/jobs", json=body["examples"][name]["value"])
+        assert response.status_code == 202, response.text
 
 
 def test_docs_page(service: Service) -> None:

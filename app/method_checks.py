@@ -1,0 +1,127 @@
+"""A method, its options and λ against the model: what is refused before any work, and with what advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ihvp.costs.model import work_of
+from ihvp.errors import HessianTooLarge, InvalidOption, SolveTooLarge
+from ihvp.methods import InversionMethod, Preconditioning, default_rtol, parse_options
+from ihvp.perturbation import check_patterns, describe
+
+if TYPE_CHECKING:
+    from ihvp.costs.workload import Task, Workload
+    from ihvp.models.spec import LayoutEntry
+
+__all__ = ["check_memory", "check_perturbation", "check_ranks", "filled_options"]
+
+ONE_LAMBDA: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Kfac, InversionMethod.Ekfac})
+"""Methods that take what their factors leave out for λ I, and divide by it; so does arnoldi with woodbury."""
+RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflation.value})
+DEFAULT_ARNOLDI_RANK: Final = 10
+
+Perturbation = float | str | Mapping[str, float]
+
+
+def filled_options(method: InversionMethod, options: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The options after the service's defaults: what a job record shows is what is run.
+
+    Raises:
+        UnknownOption: A name that the method does not have.
+        InvalidOption: A value of the wrong type or outside its range.
+    """
+    filled = parse_options(method, options).model_dump()
+    if "rtol" in filled and filled["rtol"] is None:
+        filled["rtol"] = default_rtol(dtype)
+    return filled
+
+
+def check_perturbation(task: Task, perturbation: Perturbation, layout: list[LayoutEntry]) -> None:
+    """Checks λ against the model's parameters and what the method can do with it.
+
+    Raises:
+        UnknownParameters: A pattern matches no parameter.
+        InvalidOption: A parameter has no λ, or the method needs one λ > 0 for all.
+    """
+    if isinstance(perturbation, Mapping):
+        check_patterns(perturbation, [entry.name for entry in layout])
+    if task.method not in ONE_LAMBDA and not task.options.get("woodbury"):
+        return
+    name = f"Method {task.method.value!r}" if task.method in ONE_LAMBDA else "Option 'woodbury'"
+    if isinstance(perturbation, Mapping):
+        raise InvalidOption(
+            f"{name} needs one λ for all parameters.",
+            given=describe(perturbation),
+            allowed='a number > 0, or "auto"',
+            hint="direct, cg and minres take a λ by parameter.",
+        )
+    if perturbation == 0:
+        raise InvalidOption(
+            f"{name} divides by hessian_perturbation.",
+            given="hessian_perturbation 0",
+            allowed='a number > 0, or "auto"',
+            hint='Give a hessian_perturbation; "auto" chooses one.',
+        )
+
+
+def check_ranks(task: Task, num_params: int) -> None:
+    """Checks ranks against the number of parameters.
+
+    Raises:
+        InvalidOption: A rank exceeds p, a Krylov space is too small for its rank, or nothing would use the rank.
+    """
+    options = task.options
+    for name in ("rank", "rank_estimate", "preconditioner_rank"):
+        rank = options.get(name)
+        default = name == "rank_estimate" and rank == DEFAULT_ARNOLDI_RANK  # cut to p like every default
+        if rank is not None and rank > num_params and not default:
+            raise InvalidOption(
+                f"Option {name!r} exceeds the number of parameters.", given=str(rank), allowed=f"1 to {num_params}"
+            )
+    if options.get("preconditioner_rank") is not None and options["preconditioner"] not in RANKED:
+        raise InvalidOption(
+            "Option 'preconditioner_rank' is used by low-rank preconditioners only.",
+            given=f"preconditioner {options['preconditioner'] or 'left out'}",
+            allowed=f"preconditioner {' or '.join(sorted(RANKED))}",
+            hint="Choose one of them, or leave preconditioner_rank out.",
+        )
+    dimension, kept = options.get("krylov_dimension"), min(options.get("rank_estimate", 0), num_params)
+    if dimension is not None and dimension <= kept and dimension < num_params:
+        raise InvalidOption(
+            "Option 'krylov_dimension' must exceed rank_estimate.",
+            given=str(dimension),
+            allowed=f"{kept + 1} or more",
+        )
+
+
+def check_memory(workload: Workload, task: Task, budget: int) -> None:
+    """Checks what the method cannot do without against the memory budget.
+
+    Raises:
+        HessianTooLarge: ``direct`` on too many parameters.
+        SolveTooLarge: Vectors and factors of another method.
+    """
+    needed = work_of(workload, task).certain_bytes
+    if needed <= budget:
+        return
+    k, p = workload.columns, workload.num_params
+    if task.method is InversionMethod.Direct:
+        raise HessianTooLarge(
+            f"A dense Hessian of {p} parameters and its factorisation need {needed} bytes.",
+            given=f"{needed} bytes",
+            allowed=f"{budget} bytes",
+            hint="Use method 'cg', which needs Hessian-vector products only; or the operator sets IHVP_MEMORY_BUDGET.",
+        )
+    if workload.vectors(1) * 2 > budget // 2 and k > 1:
+        hint = "Split the right-hand sides over several jobs"
+    elif needed > 2 * workload.vectors(8):
+        hint = "Choose a smaller rank or Krylov space, or method 'cg' without a low-rank preconditioner"
+    else:
+        hint = "Choose fewer parameters with parameters.include"
+    raise SolveTooLarge(
+        f"Method {task.method.value!r} holds at least {needed} bytes for {k} right-hand sides of {p} numbers.",
+        given=f"{needed} bytes",
+        allowed=f"{budget} bytes",
+        hint=f"{hint}; or the operator sets IHVP_MEMORY_BUDGET.",
+    )
