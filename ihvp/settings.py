@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     cache_bytes: Bytes | None = Field(
         None, description="Bytes of the models a worker keeps warm between jobs. Left out: half of the memory budget."
     )
+    coalesce_rhs: Count = Field(
+        64, description="Right-hand sides up to which a worker solves waiting jobs on one system together; 1: never."
+    )
     architectures: tuple[str, ...] = Field(
         (), description="Plug-in architectures to accept although the API's own environment lacks them."
     )

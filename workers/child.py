@@ -61,7 +61,7 @@ class WorkerChild:
         self._liveness.start()
 
     def run_next(self) -> None:
-        """Executes the best waiting job, if there is one."""
+        """Executes the best waiting job, with those that can be solved along, if there is one."""
         if self._executor is None:
             # Celery logs an exception of start() and lets the child take tasks all the same.
             self.start()
@@ -73,8 +73,8 @@ class WorkerChild:
             # The job stays queued; the reconciler wakes a worker for it once the store is back.
             _log.warning("claim_failed", error=str(error))
             return
-        if released is not None:
-            self._publish(released)
+        for job_id in released:
+            self._publish(job_id)
 
     def close(self) -> None:
         """Signs off."""

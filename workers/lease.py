@@ -1,9 +1,11 @@
-"""The heartbeat that keeps a running job this worker's own."""
+"""The heartbeat that keeps running jobs this worker's own."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import structlog
@@ -18,18 +20,24 @@ __all__ = ["Lease"]
 _log = structlog.get_logger(__name__)
 
 
+@dataclass
+class _Held:
+    job: JobRecord
+    stop: StopSignal
+    since: float
+
+
 class Lease:
-    """Renews a job's lease from a thread of its own while entered.
+    """Renews the leases of a block of jobs from a thread of its own while entered.
 
     It starts before the model is loaded, so a slow load is not taken for a dead worker. While the store does
-    not answer it keeps trying until the lease must have run out on the store's clock; from then on another
-    worker may have the job, so it counts as lost.
+    not answer it keeps trying until the leases must have run out on the store's clock; from then on another
+    worker may have the jobs, so they count as lost.
 
     Args:
         store: The job store.
-        job: The claimed job.
+        jobs: The claimed jobs, each with what learns what the store says of its lease.
         claimed_at: ``time.monotonic()`` from before the claim was sent.
-        stop: Learns what the store says of the lease.
         lease_s: Length of a lease.
         renew_s: Pause between two renewals.
     """
@@ -37,21 +45,18 @@ class Lease:
     def __init__(
         self,
         store: JobStore,
-        job: JobRecord,
+        jobs: Sequence[tuple[JobRecord, StopSignal]],
         claimed_at: float,
-        stop: StopSignal,
         *,
         lease_s: float,
         renew_s: float,
     ) -> None:
         self._store = store
-        self._job = job
-        self._stop = stop
         self._lease_s = lease_s
         self._renew_s = renew_s
-        self._held_since = claimed_at
+        self._held = {job.id: _Held(job, stop, claimed_at) for job, stop in jobs}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{jobs[0][0].id}", daemon=True)
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -64,30 +69,48 @@ class Lease:
         # Not waited for without bound: a store that hangs must not hold up the next job.
         self._thread.join(timeout=1.0)
 
-    @property
-    def lapsed(self) -> bool:
+    def lapsed(self, job_id: str) -> bool:
         """Whether the store may have given the job to another worker by now."""
-        return time.monotonic() - self._held_since >= self._lease_s
+        held = self._held.get(job_id)
+        return held is None or time.monotonic() - held.since >= self._lease_s
+
+    def drop(self, job_id: str) -> None:
+        """Renews it no longer: the job has ended, or is lost."""
+        self._held.pop(job_id, None)
 
     def _keep(self) -> None:
         # While the store is away the tries come closer, so that a short outage costs no lease.
         retry_s = min(self._renew_s, 0.5)
         pause = self._renew_s
         while not self._ended.wait(pause):
-            sent = time.monotonic()
-            try:
-                state = self._store.renew(self._job.id, self._job.attempt, self._lease_s)
-            except Exception as error:  # whatever it is: a heartbeat that dies in silence loses the lease
-                if not isinstance(error, StoreUnavailable):
-                    _log.exception("lease_renewal_failed")
-                if self.lapsed:
-                    _log.warning("lease_lapsed", error=str(error))
-                    self._stop.request(StopReason.Lost)
-                    return
-                pause = retry_s
-                continue
             pause = self._renew_s
-            self._held_since = sent
-            self._stop.learn(state)
-            if self._stop.reason is StopReason.Lost:
-                return
+            for held in list(self._held.values()):
+                error = self._renew(held)
+                if error is None:
+                    continue
+                pause = retry_s
+                self._give_up_lapsed(error)
+                if isinstance(error, StoreUnavailable):
+                    # It would keep the others waiting as long.
+                    break
+
+    def _renew(self, held: _Held) -> Exception | None:
+        sent = time.monotonic()
+        try:
+            state = self._store.renew(held.job.id, held.job.attempt, self._lease_s)
+        except Exception as error:  # whatever it is: a heartbeat that dies in silence loses the lease
+            if not isinstance(error, StoreUnavailable):
+                _log.exception("lease_renewal_failed", job_id=held.job.id)
+            return error
+        held.since = sent
+        held.stop.learn(state)
+        if held.stop.reason is StopReason.Lost:
+            self.drop(held.job.id)
+        return None
+
+    def _give_up_lapsed(self, error: Exception) -> None:
+        for held in list(self._held.values()):
+            if self.lapsed(held.job.id):
+                _log.warning("lease_lapsed", job_id=held.job.id, error=str(error))
+                held.stop.request(StopReason.Lost)
+                self.drop(held.job.id)

@@ -1,197 +1,252 @@
-"""The work of one attempt: load, make b, solve, score, store."""
+"""The work of one attempt at a block of jobs: load, make b, solve, score, store."""
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import structlog
+import torch
 from torch import Tensor
 
 from ihvp.blobs.store import BlobStore
+from ihvp.errors import IhvpError
 from ihvp.factors.index import FactorIndex
-from ihvp.jobs.record import Certificate, JobRecord, ResultSummary
-from ihvp.methods import InversionMethod, default_rtol, parse_options
-from ihvp.results import SCORES_TENSOR, X_TENSOR, ResultDocument, ResultInfo
+from ihvp.jobs.submission import JobRequest
+from ihvp.methods import METHODS, InversionMethod, TerminationStatus, default_rtol, parse_options
 from ihvp.settings import Settings
-from solvers import InverseHvpResult, influence_scores
+from solvers import InverseHvpResult, InversionRegistry
+from workers.block import Block
+from workers.ending import Ending
 from workers.factor_store import BlobFactors
+from workers.faults import is_out_of_memory, out_of_memory, unforeseen
+from workers.finishing import Finisher
+from workers.member import Member
 from workers.problem_cache import ProblemCache
-from workers.progress import ProgressReporter
-from workers.provenance import provenance_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
-from workers.result_blob import json_ready, write_tensor
-from workers.stop import StopReason, StopSignal
+from workers.stop import StopReason
 
-__all__ = ["SolveRun"]
+__all__ = ["Resources", "SolveRun", "target_residual"]
 
-_SCORED_AT_ONCE = 8
-"""Solutions scored between two looks at whether to stop."""
+_log = structlog.get_logger(__name__)
+
+_STOPPED = {TerminationStatus.Cancelled.value, TerminationStatus.Deadline.value}
+# Endings that a right-hand side may owe to another one of its block.
+_CONTAGIOUS = {
+    TerminationStatus.NegativeCurvature.value,
+    TerminationStatus.Breakdown.value,
+    TerminationStatus.Stagnated.value,
+    TerminationStatus.NonFinite.value,
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a worker keeps from job to job.
+
+    Attributes:
+        settings: The service's settings.
+        blobs: Weights, data and results.
+        models: Models kept warm.
+        factors: Factors that workers keep for each other, if they do.
+    """
+
+    settings: Settings
+    blobs: BlobStore
+    models: ProblemCache[LoadedModel]
+    factors: FactorIndex | None
 
 
 class SolveRun:
-    """One attempt at one job.
+    """One attempt at the jobs of a block, which have everything in common but b and what is done with x.
+
+    Every job is ended on the way, each in its own way: see ``docs/adr/0009-coalescing.md``.
 
     Args:
-        settings: The service's settings.
-        blobs: Weights, data and results.
-        job: The claimed job.
-        models: Models kept warm by the worker.
-        factors: Factors that workers keep for each other, if they do.
-        progress: Where phases and iterations are reported; says when to stop.
-        stop: Why to stop.
-
-    Attributes:
-        complete: Whether everything that was asked for has been computed and stored.
+        resources: What the worker keeps.
+        members: The claimed jobs.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        blobs: BlobStore,
-        job: JobRecord,
-        models: ProblemCache[LoadedModel],
-        factors: FactorIndex | None,
-        progress: ProgressReporter,
-        stop: StopSignal,
-    ) -> None:
-        self.complete = False
-        self._settings = settings
-        self._blobs = blobs
-        self._job = job
-        self._models = models
-        self._factors = factors
-        self._progress = progress
-        self._stop = stop
-        self._timings: dict[str, float] = {}
+    def __init__(self, resources: Resources, members: Sequence[Member]) -> None:
+        self._settings = resources.settings
+        self._blobs = resources.blobs
+        self._models = resources.models
+        self._factors = resources.factors
+        self._members = members
+        self._request = members[0].job.request
         self._began = time.perf_counter()
-        self._warm = False
+        self._warm = self._request.model.digest in self._models
 
-    def execute(self) -> ResultSummary | None:
-        """Does the work, phase by phase, as long as nothing asks it to stop.
+    def execute(self) -> None:
+        """Does the work, phase by phase, as long as somebody wants it."""
+        try:
+            with self._phase(self._members, "loading", at_once=not self._warm):
+                self._model()
+        except Exception as error:  # the boundary: one job's fault must not end the worker
+            for member in self._members:
+                self._fail(member, error)
+            return
+        for member in self._waiting(self._members):
+            self._read(member)
+        self._solve(self._waiting(self._members))
 
-        Returns:
-            The stored result: a complete one, or what was reached by the deadline; None if it was stopped
-            before there was anything to keep.
-
-        Raises:
-            IhvpError: The job cannot be solved as it was submitted.
-        """
-        warm = self._job.request.model.digest in self._models
-        with self._phase("loading", at_once=not warm):
-            model = self._model()
-        if self._stop.reason:
-            return None
-        with self._phase("rhs"):
-            b = resolve_rhs(self._blobs, self._job.request.rhs, model)
-        if self._stop.reason:
-            return None
-        with self._phase("solving"):
-            result = self._solve(model, b)
-        stopped = self._stop.reason
-        if stopped not in (None, StopReason.Deadline):
-            return None
-        scores: Tensor | None = None
-        if self._job.request.influence is not None and stopped is None:
-            with self._phase("influence", at_once=True):
-                scores = self._scores(model, result.x)
-            stopped = self._stop.reason if scores is None else None
-            if stopped not in (None, StopReason.Deadline):
-                return None
-        with self._phase("storing"):
-            summary = self._store(model, result, scores)
-        self.complete = stopped is None
-        return summary
+    def _waiting(self, members: Sequence[Member]) -> list[Member]:
+        """Those that have not ended; who was asked to stop does so now."""
+        for member in members:
+            if member.ending is None and member.stop.reason:
+                with member.speaking():
+                    member.end(Ending.stopped(member.stop.reason))
+        return [member for member in members if member.ending is None]
 
     def _model(self) -> LoadedModel:
-        pinned = self._job.request.model
+        pinned = self._request.model
 
         def load() -> LoadedModel:
             kept = None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest)
             return load_model(self._blobs, pinned.spec, memory_budget=self._settings.memory_budget, factor_store=kept)
 
-        model, self._warm = self._models.get(pinned.digest, load)
-        return model
+        return self._models.get(pinned.digest, load)[0]
 
-    def _solve(self, model: LoadedModel, b: Tensor) -> InverseHvpResult[Tensor]:
-        request = self._job.request
+    def _read(self, member: Member) -> None:
+        """Reads one job's right-hand sides; what is wrong with them is its own fault alone."""
+        with member.speaking():
+            try:
+                with member.phase("rhs"):
+                    member.b = resolve_rhs(self._blobs, member.job.request.rhs, self._model())
+            except Exception as error:
+                self._fail(member, error)
+
+    def _solve(self, members: list[Member]) -> None:
+        """Solves them as a block; one by one where that fails, or where the block may have done one of them harm."""
+        if not members:
+            return
+        failed = ""
+        alone: list[Member] = []
+        try:
+            alone = self._solve_block(members)
+        except Exception as error:
+            if len(members) == 1:
+                self._fail(members[0], error)
+                return
+            if is_out_of_memory(error):
+                self._models.clear()
+            failed = f"{type(error).__name__}: {error}"[:300]
+        # Not within the handler: the error's frames hold what filled the memory.
+        if failed:
+            _log.warning("block_failed", jobs=len(members), error=failed)
+            alone = members
+        for member in alone:
+            self._solve(self._waiting([member]))
+
+    def _solve_block(self, members: list[Member]) -> list[Member]:
+        """Solves a block, again and again where one of its members has to stop before the others.
+
+        Returns:
+            Members that should be solved alone.
+        """
+        model = self._model()
+        alone: list[Member] = []
+        first: Tensor | None = None
+        while members:
+            block = Block(members)
+            with self._phase(members, "solving"):
+                result = self._call(model, block, first)
+            left: list[Member] = []
+            iterates: list[Tensor] = []
+            for member, part in zip(members, block.parts(result), strict=True):
+                statuses = {certificate["status"] for certificate in part.info["certificate"]}
+                complete = not (block.stopped and statuses & _STOPPED)
+                if not complete and member.stop.reason is None and member.ending is None:
+                    left.append(member)
+                    iterates.append(part.x.reshape(member.rows, -1))
+                elif len(members) > 1 and member.stop.reason is None and statuses & _CONTAGIOUS:
+                    alone.append(member)
+                else:
+                    self._finish(model, member, part, complete=complete)
+            members = left
+            first = torch.cat(iterates) if iterates else None
+        return alone
+
+    def _call(self, model: LoadedModel, block: Block, first: Tensor | None) -> InverseHvpResult[Tensor]:
+        request = self._request
         problem = model.problem_for(request.curvature)
+        options = self._options()
+        if first is not None and bool(first.isfinite().all()) and self._takes(model, "x0"):
+            options["x0"] = first.reshape(block.rhs.shape)
         result = problem.solve(
             request.method,
-            b,
+            block.rhs,
             hessian_perturbation=request.hessian_perturbation,
-            callback=self._progress,
-            **self._options(),
+            callback=block,
+            **options,
         )
         self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
         return result
 
+    def _takes(self, model: LoadedModel, option: str) -> bool:
+        """Whether the method's function has an argument of this name."""
+        function: Callable[..., Any] = InversionRegistry.get(type(model.problem.model), self._request.method)
+        return option in inspect.signature(function).parameters
+
     def _options(self) -> dict[str, Any]:
-        """The options with the service's defaults, which for cg are not the library's."""
-        request = self._job.request
+        """The options with the service's defaults, which are not always the library's."""
+        request = self._request
         options = parse_options(request.method, request.options).model_dump(exclude_none=True)
-        if request.method is InversionMethod.Cg:
-            options.setdefault("rtol", default_rtol(request.model.spec.dtype))
+        rtol = target_residual(request)
+        if rtol is not None:
+            options["rtol"] = rtol
         if request.method is InversionMethod.Direct:
             options["memory_budget"] = self._settings.memory_budget
         return options
 
-    def _scores(self, model: LoadedModel, x: Tensor) -> Tensor | None:
-        """Scores ``[k, n]``, NaN for solutions that are not finite; None if it was stopped on the way."""
-        rows = x.reshape(-1, x.shape[-1])
-        scores = x.new_full((rows.shape[0], model.problem.num_points), float("nan"))
-        for start in range(0, rows.shape[0], _SCORED_AT_ONCE):
-            if self._stop.reason:
-                return None
-            piece = slice(start, start + _SCORED_AT_ONCE)
-            finite = rows[piece].isfinite().all(dim=1)
-            if bool(finite.any()):
-                # A right-hand side that broke down must not take the others' scores with it.
-                found = influence_scores(model.problem.model, model.problem, rows[piece][finite])
-                scores[piece][finite] = found
-        return scores
+    def _finish(self, model: LoadedModel, member: Member, part: InverseHvpResult[Tensor], *, complete: bool) -> None:
+        with member.speaking():
+            reason = member.stop.reason
+            useless = reason in (StopReason.Cancelled, StopReason.Lost)
+            if reason is not None and (useless or (reason is StopReason.Shutdown and not complete)):
+                member.end(Ending.stopped(reason))
+            if member.ending is not None:
+                return
+            finisher = Finisher(self._blobs, model, self._warm, self._began)
+            try:
+                member.end(finisher.finish(member, part, complete=complete))
+            except Exception as error:
+                self._fail(member, error)
 
-    def _store(self, model: LoadedModel, result: InverseHvpResult[Tensor], scores: Tensor | None) -> ResultSummary:
-        influence_digest: str | None = None
-        if scores is not None:
-            metadata = {"job_id": self._job.id}
-            influence_digest = write_tensor(self._blobs, SCORES_TENSOR, scores, metadata).digest
-        certificates = [Certificate.model_validate(c) for c in json_ready(result.info)["certificate"]]
-        document = ResultDocument(
-            info=self._info(result.info),
-            provenance=provenance_of(self._job, device=str(model.problem.device), warm=self._warm),
-        )
-        blob = write_tensor(self._blobs, X_TENSOR, result.x, document.to_metadata())
-        return ResultSummary(
-            digest=blob.digest,
-            size=blob.size,
-            shape=list(result.x.shape),
-            dtype=self._job.request.model.spec.dtype,
-            certificate=certificates,
-            influence_digest=influence_digest,
-            solve_s=time.perf_counter() - self._began,
-        )
-
-    def _info(self, info: dict[str, Any]) -> ResultInfo:
-        """The solver's info with the worker's phases among its timings."""
-        ready = json_ready(info)
-        ready["timings"] = {**self._timings, **ready.get("timings", {})}
-        return ResultInfo.model_validate(ready)
+    def _fail(self, member: Member, error: Exception) -> None:
+        """Ends a job with what went wrong."""
+        with member.speaking():
+            if is_out_of_memory(error):
+                # Whatever is kept warm may be what filled the memory.
+                self._models.clear()
+                _log.warning("out_of_memory", error=str(error))
+                fault: IhvpError = out_of_memory(member.job, self._settings.memory_budget)
+            elif isinstance(error, IhvpError):
+                _log.info("job_refused", code=error.code, error=str(error))
+                fault = error
+            else:
+                self._models.drop(self._request.model.digest)
+                _log.error("internal_error", exc_info=error)
+                fault = unforeseen(error)
+            member.end(Ending.failed(fault))
 
     @contextmanager
-    def _phase(self, name: str, *, at_once: bool = False) -> Iterator[None]:
-        """Reports a phase, times it, and reports its last iteration."""
-        self._progress.enter(name, at_once=at_once)
-        began = time.perf_counter()
-        try:
+    def _phase(self, members: Sequence[Member], name: str, *, at_once: bool = False) -> Iterator[None]:
+        with ExitStack() as stack:
+            for member in members:
+                stack.enter_context(member.phase(name, at_once=at_once))
             yield
-        finally:
-            if name in _TIMINGS:
-                self._timings[_TIMINGS[name]] = time.perf_counter() - began
-            self._progress.flush()
 
 
-# The solver itself says how long solving took, in its parts: linearise, solve, certify.
-_TIMINGS = {"loading": "load", "rhs": "rhs", "influence": "influence"}
+def target_residual(request: JobRequest) -> float | None:
+    """The relative residual at which a right-hand side is done; None where the method has none to reach."""
+    option = METHODS[request.method].options.model_fields.get("rtol")
+    if option is None:
+        return None
+    rtol: float | None = request.options.get("rtol", option.default)
+    return default_rtol(request.model.spec.dtype) if rtol is None else rtol

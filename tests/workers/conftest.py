@@ -16,6 +16,7 @@ from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.submission import ResolvedRhs
 from ihvp.models.spec import ModelSpec
+from tests.workers.bench import Bench
 from tests.workers.problems import Example, digits_mlp, job_request, new_id
 
 
@@ -83,3 +84,13 @@ def claimed(memory_store: MemoryJobStore, queued: JobRecord) -> JobRecord:
     job = memory_store.claim("worker", 30.0)
     assert job is not None
     return job
+
+
+@pytest.fixture
+def bench(memory_store: MemoryJobStore, blobs: FilesystemBlobStore, tmp_path: Path) -> Bench:
+    return Bench(memory_store, blobs, tmp_path)
+
+
+@pytest.fixture
+def spec(bench: Bench, digits: Example) -> ModelSpec:
+    return digits.upload(bench.blobs)

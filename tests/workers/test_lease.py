@@ -24,7 +24,7 @@ def stop() -> StopSignal:
 
 
 def lease(store: MemoryJobStore, job: JobRecord, stop: StopSignal) -> Lease:
-    return Lease(store, job, time.monotonic(), stop, lease_s=LEASE_S, renew_s=0.05)
+    return Lease(store, [(job, stop)], time.monotonic(), lease_s=LEASE_S, renew_s=0.05)
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 3.0) -> None:
@@ -80,7 +80,7 @@ def test_a_short_outage_of_the_store_loses_nothing(
         time.sleep(LEASE_S / 2)
         monkeypatch.undo()
         time.sleep(LEASE_S)
-        assert not held.lapsed
+        assert not held.lapsed(job.id)
     assert stop.reason is None
 
 
@@ -92,7 +92,7 @@ def test_an_outage_as_long_as_the_lease_loses_the_job(
     monkeypatch.setattr(memory_store, "renew", _away)
     with lease(memory_store, job, stop) as held:
         until(lambda: stop.reason is StopReason.Lost)
-        assert held.lapsed
+        assert held.lapsed(job.id)
     assert time.monotonic() - began >= LEASE_S, "it must not give up while the job is still its own"
 
 

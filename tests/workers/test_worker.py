@@ -71,12 +71,14 @@ def quick(service: Service, digits: Example, first: int = 0) -> JobRequest:
     return job_request(digits.upload(service.blobs), digits.num_params, rhs)
 
 
-def long(service: Service, *, damping: float = 1e-4) -> JobRequest:
-    """Seconds of work that ends converged; with a tiny λ, minutes."""
+def long(service: Service, *, damping: float = 1e-4, row: int | None = None) -> JobRequest:
+    """Seconds of work that ends converged; with a tiny λ, minutes. One of the right-hand sides, or all of them."""
     example = softmax_regression(2000, 60, 8)
     p = example.num_params
     b = torch.randn(6, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=[6, p])
+    if row is not None:
+        b = b[row : row + 1]
+    rhs = ResolvedRhs(blob=put_tensors(service.blobs, b=b), shape=list(b.shape))
     options = {"maxiter": 1_000_000, "rtol": 1e-8}
     return job_request(example.upload(service.blobs), p, rhs, options=options, hessian_perturbation=damping)
 
@@ -220,3 +222,21 @@ def test_a_plugin_architecture_is_solved_like_a_built_in_one(
 
     matrix = torch.func.hessian(mean_loss)(example.flat) + 2.0 * torch.eye(16, dtype=torch.float64)
     torch.testing.assert_close(x_of(service, job), torch.linalg.solve(matrix, b.T).T, rtol=1e-6, atol=1e-9)
+
+
+def test_a_killed_child_gives_every_job_of_its_block_back(worked: tuple[Service, RunningWorker]) -> None:
+    service, worker = worked
+    # Submitted without a token, so that both wait when the worker looks.
+    ids = [service.submit(long(service, row=row), tokens=0) for row in range(2)]
+    service.wake(ids[0])
+    for job_id in ids:
+        service.solving(job_id)
+    worker.kill_child()
+    jobs = [service.finished(job_id) for job_id in ids]
+    for job in jobs:
+        assert_certified(job)
+        assert job.attempt == 2
+        assert service.states(job.id) == ["queued", "running", "queued", "running", "succeeded"]
+    assert jobs[0].finished_at is not None
+    assert jobs[1].started_at is not None
+    assert jobs[0].finished_at <= jobs[1].started_at, "each is tried alone after a death"

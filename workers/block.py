@@ -1,0 +1,91 @@
+"""The right-hand sides of several jobs as one block, and each job's part of what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ihvp.methods import TerminationStatus
+from solvers import InverseHvpResult
+from solvers.progress import IterationReport
+from workers.ending import Ending
+from workers.member import Member
+from workers.stop import StopReason
+
+__all__ = ["Block"]
+
+PER_RHS: Final = frozenset({"certificate", "niter", "optimal", "gamma"})
+"""What of a solver's info has one entry a right-hand side."""
+
+
+class Block:
+    """Jobs that are solved together; mostly it is one.
+
+    It is the solver's callback: each job's progress is reported as its own, and a job that is cancelled or lost
+    ends at once, while its rows are solved along. The solve stops where a job meets its deadline, the worker
+    shuts down, or nobody is left.
+
+    Args:
+        members: The jobs, their right-hand sides read.
+
+    Attributes:
+        members: As given.
+        stopped: Whether the solver was told to stop.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+        self.stopped = False
+        self._rows: list[slice] = []
+        start = 0
+        for member in members:
+            self._rows.append(slice(start, start + member.rows))
+            start += member.rows
+        self._count = start
+
+    @property
+    def rhs(self) -> Tensor:
+        """``[k, p]`` with those of one job below those of another; a single job's as they are."""
+        given = [member.b for member in self.members if member.b is not None]
+        return given[0] if len(given) == 1 else torch.cat([b.reshape(-1, b.shape[-1]) for b in given])
+
+    def __call__(self, report: IterationReport) -> TerminationStatus | None:
+        """Takes one iteration of the solver; returns why to stop, or None to go on."""
+        residuals = report.relative_residual
+        waiting = False
+        stop: TerminationStatus | None = None
+        for member, rows in zip(self.members, self._rows, strict=True):
+            if member.ending is not None:
+                continue
+            own = residuals[rows] if len(residuals) == self._count else residuals
+            member.progress(replace(report, relative_residual=own))
+            match member.stop.reason:
+                case None:
+                    waiting = True
+                case StopReason.Deadline:
+                    stop = TerminationStatus.Deadline
+                case StopReason.Shutdown:
+                    stop = stop or TerminationStatus.Cancelled
+                case reason:
+                    with member.speaking():
+                        member.end(Ending.stopped(reason))
+        if stop is None and not waiting:
+            stop = TerminationStatus.Cancelled
+        self.stopped = self.stopped or stop is not None
+        return stop
+
+    def parts(self, result: InverseHvpResult[Tensor]) -> list[InverseHvpResult[Tensor]]:
+        """What each job gets of a result, in the order of the members."""
+        if len(self.members) == 1:
+            return [result]
+        together = {"jobs": len(self.members), "rhs": self._count}
+        parts = []
+        for member, rows in zip(self.members, self._rows, strict=True):
+            own: dict[str, Any] = {name: result.info[name][rows] for name in PER_RHS & result.info.keys()}
+            x = result.x[rows].reshape(member.job.request.rhs.shape)
+            parts.append(InverseHvpResult(x, {**result.info, **own, "coalesced": together}))
+        return parts

@@ -1,0 +1,82 @@
+"""One job of the block that a worker runs: what it alone knows of itself, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+from torch import Tensor
+
+from ihvp.jobs.record import JobRecord
+from workers.ending import Ending, EndingWriter
+from workers.progress import ProgressReporter
+from workers.stop import StopSignal
+
+__all__ = ["Member"]
+
+_log = structlog.get_logger(__name__)
+
+# The solver itself says how long solving took, in its parts: linearise, solve, certify.
+_TIMINGS: Final = {"loading": "load", "rhs": "rhs", "influence": "influence"}
+
+
+class Member:
+    """One job of a block.
+
+    Args:
+        job: As it was claimed.
+        stop: Why to stop it, if so.
+        progress: Where its phases and iterations are reported.
+        writer: Makes its ending visible.
+
+    Attributes:
+        b: Its right-hand sides, once they are read: ``[p]`` or ``[k, p]``.
+        timings: Seconds of its own phases.
+        ending: How it ended; None while it has not.
+        released: Whether it went back to the queue.
+    """
+
+    def __init__(self, job: JobRecord, stop: StopSignal, progress: ProgressReporter, writer: EndingWriter) -> None:
+        self.job = job
+        self.stop = stop
+        self.progress = progress
+        self.b: Tensor | None = None
+        self.timings: dict[str, float] = {}
+        self.ending: Ending | None = None
+        self.released = False
+        self._writer = writer
+        self._began = time.monotonic()
+
+    @property
+    def rows(self) -> int:
+        """How many right-hand sides it has."""
+        return self.job.request.rhs.columns
+
+    def end(self, ending: Ending) -> None:
+        """Ends it; what comes after the first ending is not heard."""
+        if self.ending is not None:
+            return
+        self.ending = ending
+        self.released = self._writer.write(ending, self.job, self.stop)
+        _log.info("job_done", ending=ending.name, seconds=round(time.monotonic() - self._began, 4))
+
+    @contextmanager
+    def phase(self, name: str, *, at_once: bool = False) -> Iterator[None]:
+        """Reports a phase, times it, and reports its last iteration; see ``ProgressReporter.enter``."""
+        self.progress.enter(name, at_once=at_once)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if name in _TIMINGS:
+                self.timings[_TIMINGS[name]] = time.perf_counter() - began
+            self.progress.flush()
+
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Names the job in every line that is logged meanwhile."""
+        with structlog.contextvars.bound_contextvars(job_id=self.job.id, attempt=self.job.attempt):
+            yield
