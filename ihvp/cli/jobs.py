@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ihvp.cli.exit_codes import ExitCode
-from ihvp.cli.options import JobArgument, Json, Strict, Timeout, Url, connect, pairs, read_document, value_of
+from ihvp.cli.options import (
+    CURVATURES,
+    METHODS,
+    JobArgument,
+    Json,
+    Strict,
+    Timeout,
+    Url,
+    connect,
+    damping_of,
+    pairs,
+    read_document,
+    value_of,
+)
 from ihvp.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ihvp.client import Client
-    from ihvp.wire import JobView
+    from ihvp.wire import JobView, PredictionView
 
 __all__ = ["add_to"]
 
@@ -29,8 +42,17 @@ def submit(
         tuple[str, str] | None,
         typer.Option(metavar="INPUTS TARGETS", help="Instead: b is the loss gradient at each of these points."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="direct, cg, lissa or arnoldi.", show_default="cg")] = None,
-    damping: Annotated[float | None, typer.Option("--lambda", help="λ in (H + λI) x = b.", show_default="0")] = None,
+    method: Annotated[str | None, typer.Option(help=METHODS, show_default="cg")] = None,
+    damping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="λ",
+            help="λ in (H + λI) x = b: a number, auto, or PATTERN=λ over parameter names, as often as needed.",
+            show_default="0",
+        ),
+    ] = None,
+    curvature: Annotated[str | None, typer.Option(help=f"What H is: {CURVATURES}", show_default="hessian")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the method.")
     ] = None,
@@ -38,6 +60,9 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label to find it by.")] = None,
     priority: Annotated[str | None, typer.Option(help="low, normal or high.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds until the job expires.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Submit nothing; show what each method would take.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, with a progress bar.")] = False,
     timeout: Timeout = None,
     strict: Strict = False,
@@ -47,24 +72,28 @@ def submit(
     """Submit a job: (H + λI) x = b. Files are uploaded.
 
     Example: [cyan]ihvp submit -m digits-mlp@1 --rhs b.npy --lambda 0.01 -o rtol=1e-6 --wait[/cyan]
+
+    With --dry-run nothing is submitted: it shows what each method would take.
     """
     given: dict[str, Any] = {
         "model": model,
         "rhs": _rhs(rhs, gradient_of),
         "method": method,
-        "hessian_perturbation": damping,
+        "hessian_perturbation": damping_of(damping),
+        "curvature": curvature,
         "options": {name: value_of(value) for name, value in pairs(option, "--option").items()} or None,
         "influence": {"on": "training"} if influence else None,
         "tags": pairs(tag, "--tag") or None,
         "priority": priority,
         "deadline_s": deadline,
     }
-    submission = _known_fields(read_document(document)) if document is not None else {}
-    submission |= {name: value for name, value in given.items() if value is not None}
-    missing = [option for name, option in (("model", "--model"), ("rhs", "--rhs")) if name not in submission]
-    if missing:
-        raise InvalidInput(f"A job needs {' and '.join(missing)}.", hint="Or a JSON file: ihvp submit job.json.")
+    if dry_run and wait:
+        raise InvalidInput("--dry-run submits no job that --wait could wait for.", hint="Leave one of them out.")
+    submission = _submission(document, given)
     with connect(url) as client:
+        if dry_run:
+            _show_prediction(client.predict(**submission), as_json=as_json)
+            return
         job = client.submit(**submission)
         if wait:
             _follow(client, job, timeout=timeout, strict=strict, as_json=as_json)
@@ -146,14 +175,29 @@ def _rhs(file: str | None, gradient_of: tuple[str, str] | None) -> Any:
     return file
 
 
-def _known_fields(document: dict[str, Any]) -> dict[str, Any]:
+def _submission(document: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the document, and over them those that were given as options."""
     from ihvp.jobs.submission import JobSubmission
 
-    allowed = sorted(set(JobSubmission.model_fields) - {"curvature"})
-    unknown = sorted(set(document) - {*allowed, "curvature"})
+    submission = read_document(document) if document is not None else {}
+    unknown = sorted(set(submission) - set(JobSubmission.model_fields))
     if unknown:
-        raise InvalidInput("A submission has no such field.", given=", ".join(unknown), allowed=", ".join(allowed))
-    return {name: value for name, value in document.items() if name != "curvature"}
+        allowed = ", ".join(sorted(JobSubmission.model_fields))
+        raise InvalidInput("A submission has no such field.", given=", ".join(unknown), allowed=allowed)
+    submission |= {name: value for name, value in given.items() if value is not None}
+    missing = [option for name, option in (("model", "--model"), ("rhs", "--rhs")) if name not in submission]
+    if missing:
+        raise InvalidInput(f"A job needs {' and '.join(missing)}.", hint="Or a JSON file: ihvp submit job.json.")
+    return submission
+
+
+def _show_prediction(prediction: PredictionView, *, as_json: bool) -> None:
+    from ihvp.cli.tables import prediction_details, print_json, show
+
+    if as_json:
+        print_json(prediction)
+    else:
+        show(*prediction_details(prediction))
 
 
 def _show(job: JobView, *, as_json: bool) -> None:

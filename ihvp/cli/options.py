@@ -13,7 +13,24 @@ from ihvp.errors import InvalidInput
 if TYPE_CHECKING:
     from ihvp.client import Client
 
-__all__ = ["JobArgument", "Json", "Strict", "Timeout", "Url", "connect", "pairs", "read_document", "value_of"]
+__all__ = [
+    "CURVATURES",
+    "METHODS",
+    "JobArgument",
+    "Json",
+    "Strict",
+    "Timeout",
+    "Url",
+    "connect",
+    "damping_of",
+    "pairs",
+    "read_document",
+    "value_of",
+]
+
+# Written out, since the enums come with pydantic and `--help` must be quick; a test holds that they agree.
+METHODS = "direct, cg, minres, lissa, arnoldi, nystrom, kfac, ekfac or auto."
+CURVATURES = "hessian, ggn, fisher, mc_fisher or empirical_fisher."
 
 Url = Annotated[
     str | None, typer.Option("--url", help="Address of the service.", show_default="IHVP_URL or http://127.0.0.1:8000")
@@ -37,6 +54,35 @@ def value_of(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def damping_of(given: list[str] | None) -> float | str | dict[str, float] | None:
+    """λ as ``--lambda`` gives it: one number, ``auto``, or any number of ``PATTERN=λ``; None if it was left out.
+
+    Raises:
+        InvalidInput: It is none of them.
+    """
+    if not given:
+        return None
+    if all("=" in text for text in given):
+        # A pattern may hold a = of its own, a number cannot.
+        return {text.rpartition("=")[0]: _number(text.rpartition("=")[2], text) for text in given}
+    if len(given) > 1:
+        raise InvalidInput(
+            "Several --lambda are one for each pattern of parameter names.",
+            given=", ".join(given),
+            hint="For example --lambda '*=0.01' --lambda '2.*=0.1'; the last one that matches counts.",
+        )
+    return "auto" if given[0] == "auto" else _number(given[0], given[0])
+
+
+def _number(text: str, given: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(
+            "--lambda takes a number.", given=given, allowed="a number, auto, or PATTERN=number"
+        ) from None
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

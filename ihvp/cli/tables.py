@@ -18,11 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ihvp.methods import TerminationStatus
+from ihvp.perturbation import describe
 
 if TYPE_CHECKING:
     from ihvp.client import SolveResult
     from ihvp.jobs.record import Certificate
-    from ihvp.wire import Influence, JobView, MethodView, ModelView
+    from ihvp.wire import Influence, JobView, MethodView, ModelView, PredictionView
 
 __all__ = [
     "certificate_table",
@@ -33,6 +34,7 @@ __all__ = [
     "method_table",
     "model_details",
     "model_table",
+    "prediction_details",
     "print_json",
     "result_document",
     "show",
@@ -41,8 +43,8 @@ __all__ = [
 # In a pipe there is no screen to fit, and a cut id is of no use.
 PIPE_WIDTH: Final = 200
 INLINE_NUMBERS: Final = 100_000
-GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance"})
-BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature"})
+GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance", "yes"})
+BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature", "no"})
 
 
 def show(*parts: RenderableType) -> None:
@@ -63,13 +65,15 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
 
 def job_table(jobs: Iterable[JobView]) -> Table:
     """One line a job."""
-    table = _table("job", "state", "model", "method", "rhs", "worst residual", "created")
+    table = _table("job", "state", "model", "method", "curvature", "λ", "rhs", "worst residual", "created")
     for job in jobs:
         table.add_row(
             job.id,
             _coloured(job.state.value),
             job.model.reference or job.model.digest[:19],
             job.method,
+            job.curvature,
+            describe(job.hessian_perturbation),
             str(_columns(job.rhs)),
             _worst(job),
             _moment(job.created_at),
@@ -84,7 +88,8 @@ def job_details(job: JobView) -> list[RenderableType]:
         "job": job.id,
         "state": _coloured(job.state.value, " (cancel asked for)" if job.cancel_requested else ""),
         "model": f"{job.model.reference or job.model.digest} ({job.model.num_params} parameters)",
-        "method": f"{job.method}, λ = {job.hessian_perturbation:g}",
+        "method": f"{job.method}, λ = {describe(job.hessian_perturbation)}",
+        "curvature": "" if job.curvature == "hessian" else job.curvature,
         "right-hand sides": str(_columns(job.rhs)),
         "created": _moment(job.created_at),
         "started": _moment(job.started_at),
@@ -170,6 +175,31 @@ def method_details(method: MethodView) -> list[RenderableType]:
     return [f"{method.method}: {method.title}", method.guarantee, method.cost, options]
 
 
+def prediction_details(prediction: PredictionView) -> list[RenderableType]:
+    """What a job would take, one line a method; the method asked for stands out."""
+    table = _table("method", "fits", "memory", "seconds", "products", "rests on", "remark")
+    for entry in prediction.predictions:
+        table.add_row(
+            Text(entry.method, style="bold" if entry.asked else ""),
+            _coloured("no" if entry.refused or not entry.fits else "yes"),
+            _bytes(entry.bytes),
+            f"{entry.seconds:.3g}",
+            str(entry.products),
+            entry.basis.replace("_", " "),
+            entry.refused or ("asked for" if entry.asked else ""),
+        )
+    sizes = f"p = {prediction.model.num_params}, n = {prediction.num_points}, k = {prediction.columns}"
+    system = f"{prediction.curvature}, λ = {describe(prediction.hessian_perturbation)}"
+    start = "unknown" if prediction.starts_in_s is None else f"in about {prediction.starts_in_s:.3g} s"
+    facts = {
+        "memory budget": _bytes(prediction.memory_budget),
+        "jobs waiting": prediction.queue_length,
+        "workers": prediction.workers,
+        "start": start,
+    }
+    return [f"{sizes} · {system}", table, " · ".join(f"{name} {value}" for name, value in facts.items())]
+
+
 def result_document(solved: SolveResult, path: Path | None) -> dict[str, Any]:
     """A result as JSON: x where it is small enough, null where it is not a number."""
     x = None
@@ -215,6 +245,14 @@ def _worst(job: JobView) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.2e}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
 
 
 def _moment(value: datetime | None) -> str:

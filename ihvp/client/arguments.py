@@ -82,6 +82,37 @@ class Arguments:
                 document[name] = value.model_dump(mode="json")
         return document
 
+    def submission(
+        self,
+        *,
+        model: Any,
+        rhs: Any,
+        method: str = "cg",
+        hessian_perturbation: float | str | Mapping[str, float] = 0.0,
+        options: Mapping[str, Any] | None = None,
+        curvature: str = "hessian",
+        influence: bool | Mapping[str, Any] = False,
+        tags: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
+        priority: str | None = None,
+    ) -> dict[str, Any]:
+        """The body of ``POST /v1/jobs``; see ``Client.submit`` for the arguments."""
+        document = {
+            "model": model if isinstance(model, str) else self.model(model, {}),
+            "rhs": self.rhs(rhs),
+            "method": str(getattr(method, "value", method)),
+            "hessian_perturbation": (
+                dict(hessian_perturbation) if isinstance(hessian_perturbation, Mapping) else hessian_perturbation
+            ),
+            "options": dict(options or {}),
+            "curvature": str(getattr(curvature, "value", curvature)),
+            "influence": {"on": "training"} if influence is True else dict(influence) if influence else None,
+            "tags": dict(tags or {}),
+            "deadline_s": deadline_s,
+            "priority": priority,
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
     def _rhs_form(self, form: str, content: Any) -> Any:
         if form == "gradient_of":
             return self._data(content)

@@ -22,10 +22,10 @@ from ihvp.client.uploads import BlobSource, Upload
 from ihvp.errors import BlobNotFound, WaitTimeout
 from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
-from ihvp.methods import InversionMethod
+from ihvp.methods import Curvature, InversionMethod
 from ihvp.references import ModelRef
 from ihvp.settings import get_settings
-from ihvp.wire import Influence, JobPage, JobView, MethodList, MethodView, ModelPage, ModelView
+from ihvp.wire import Influence, JobPage, JobView, MethodList, MethodView, ModelPage, ModelView, PredictionView
 
 __all__ = ["Client"]
 
@@ -161,8 +161,9 @@ class Client:
         model: Any,
         rhs: Any,
         method: str | InversionMethod = InversionMethod.Cg,
-        hessian_perturbation: float = 0.0,
+        hessian_perturbation: float | str | Mapping[str, float] = 0.0,
         options: Mapping[str, Any] | None = None,
+        curvature: str | Curvature = Curvature.Hessian,
         influence: bool | Mapping[str, Any] = False,
         tags: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
@@ -175,28 +176,42 @@ class Client:
             rhs: An array ``[p]`` or ``[k, p]``, a mapping of parameter names to arrays, a digest or file, or
                 ``{"gradient_of": {"inputs": …, "targets": …}}``. Large arrays are uploaded as blobs.
             method: Name of the inversion method.
-            hessian_perturbation: λ.
+            hessian_perturbation: λ; or ``"auto"``, the smallest that makes H + λI safely positive definite; or a
+                mapping of shell patterns over parameter names to λ, of which the last that matches counts.
             options: The method's options.
+            curvature: What H is: ``"hessian"``, ``"ggn"``, ``"fisher"``, ``"mc_fisher"``, ``"empirical_fisher"``.
             influence: True asks for the scores of all training points.
             tags: Labels to find the job by.
             deadline_s: Seconds until the job expires.
             priority: ``"low"``, ``"normal"`` or ``"high"``.
         """
-        if influence is True:
-            influence = {"on": "training"}
-        document = {
-            "model": model if isinstance(model, str) else self._arguments.model(model, {}),
-            "rhs": self._arguments.rhs(rhs),
-            "method": method.value if isinstance(method, InversionMethod) else method,
-            "hessian_perturbation": hessian_perturbation,
-            "options": dict(options or {}),
-            "influence": dict(influence) if influence else None,
-            "tags": dict(tags or {}),
-            "deadline_s": deadline_s,
-            "priority": priority,
-        }
-        sent = {name: value for name, value in document.items() if value is not None}
+        sent = self._arguments.submission(
+            model=model,
+            rhs=rhs,
+            method=method,
+            hessian_perturbation=hessian_perturbation,
+            options=options,
+            curvature=curvature,
+            influence=influence,
+            tags=tags,
+            deadline_s=deadline_s,
+            priority=priority,
+        )
         return JobView.model_validate_json(self._link.send("POST", "/v1/jobs", json=sent).content)
+
+    def predict(self, *, model: Any, rhs: Any, **submission: Any) -> PredictionView:
+        """What a job would take, by each method, without submitting it; it is checked as ``submit`` would be.
+
+        Arrays that ``submit`` would upload as blobs are uploaded.
+
+        Args:
+            model: As for ``submit``.
+            rhs: As for ``submit``.
+            **submission: Further arguments of ``submit``.
+        """
+        sent = self._arguments.submission(model=model, rhs=rhs, **submission)
+        answer = self._link.send("POST", "/v1/jobs", json=sent, params={"dry_run": "true"})
+        return PredictionView.model_validate_json(answer.content)
 
     def job(self, job_id: str) -> JobView:
         """The job as it stands now.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ihvp.client.arguments import INLINE_ELEMENTS, Arguments
 from ihvp.client.uploads import BlobSource, Upload
 from ihvp.errors import InvalidInput, InvalidReference
-from ihvp.jobs.submission import RhsSpec
+from ihvp.jobs.submission import JobSubmission, RhsSpec
+from ihvp.methods import Curvature, InversionMethod
 from ihvp.models.spec import ModelSpec
 
 DIGEST = "sha256:" + "a" * 64
@@ -109,3 +110,36 @@ def test_inline_numbers_survive_the_trip_bit_for_bit(values: list[float]) -> Non
     array = np.array(values, dtype=np.float32)
     sent = RhsSpec.model_validate(Arguments(Uploads().put).rhs(array))
     assert np.asarray(sent.inline, dtype=np.float32).tobytes() == array.tobytes()
+
+
+def test_a_submission_is_what_the_service_takes(arguments: Arguments) -> None:
+    plain = JobSubmission.model_validate(arguments.submission(model="m", rhs=[1.0]))
+    assert plain == JobSubmission.model_validate({"model": "m", "rhs": {"inline": [1.0]}})
+    full = JobSubmission.model_validate(
+        arguments.submission(
+            model="m@1",
+            rhs=[1.0],
+            method=InversionMethod.Minres,
+            hessian_perturbation={"*": 0.1, "2.*": 1},
+            options={"rtol": 1e-3},
+            curvature=Curvature.Ggn,
+            influence=True,
+            tags={"run": "1"},
+            deadline_s=3,
+            priority="low",
+        )
+    )
+    assert (full.method, full.curvature) == ("minres", Curvature.Ggn)
+    assert full.hessian_perturbation == {"*": 0.1, "2.*": 1.0}
+    assert full.influence is not None
+    assert (full.options, full.tags, full.deadline_s, full.priority.value) == ({"rtol": 1e-3}, {"run": "1"}, 3, "low")
+    assert arguments.submission(model="m", rhs=[1.0], hessian_perturbation="auto")["hessian_perturbation"] == "auto"
+
+
+def test_client_and_service_agree_on_what_a_submission_has() -> None:
+    import inspect
+
+    from ihvp import Client
+
+    for call in (Client.submit, Arguments.submission):
+        assert set(inspect.signature(call).parameters) - {"self"} == set(JobSubmission.model_fields)
