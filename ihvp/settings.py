@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     worker_alive_s: Seconds = Field(15.0, description="A worker not heard of for longer counts as gone.")
     progress_interval_s: Seconds = Field(0.25, description="Least time between two progress events of a job.")
     event_limit: Count = Field(1000, description="Events kept for a job; older ones are dropped.")
+    checkpoint_s: Seconds = Field(10.0, description="How often the state of a running solve is saved.")
     store_timeout_s: Seconds = Field(5.0, description="Longest wait for an answer of the store.")
 
     threads: int = Field(0, ge=0, description="Threads of a worker's solves; 0: cores shared among workers.")

@@ -50,7 +50,7 @@ class Executor:
         self._store = store
         self._owner = owner
         self._shutting_down = shutting_down
-        self._resources = Resources(settings, blobs, ProblemCache(settings.cache_budget), factors)
+        self._resources = Resources(settings, store, blobs, ProblemCache(settings.cache_budget), factors)
 
     def run_next(self) -> Sequence[str]:
         """Claims the best waiting job, with those that can be solved along, and executes them; or does nothing.

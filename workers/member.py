@@ -11,6 +11,7 @@ import structlog
 from torch import Tensor
 
 from ihvp.jobs.record import JobRecord
+from workers.checkpoints import JobCheckpoints
 from workers.ending import Ending, EndingWriter
 from workers.progress import ProgressReporter
 from workers.stop import StopSignal
@@ -35,6 +36,7 @@ class Member:
     Attributes:
         b: Its right-hand sides, once they are read: ``[p]`` or ``[k, p]``.
         timings: Seconds of its own phases.
+        checkpoints: Where its state is saved, where it is solved alone by a method that has one to save.
         ending: How it ended; None while it has not.
         released: Whether it went back to the queue.
     """
@@ -47,6 +49,7 @@ class Member:
         self.timings: dict[str, float] = {}
         self.ending: Ending | None = None
         self.released = False
+        self.checkpoints: JobCheckpoints | None = None
         self._writer = writer
         self._began = time.monotonic()
 
@@ -61,6 +64,8 @@ class Member:
             return
         self.ending = ending
         self.released = self._writer.write(ending, self.job, self.stop)
+        if self.checkpoints is not None and not self.released:
+            self.checkpoints.discard()
         _log.info("job_done", ending=ending.name, seconds=round(time.monotonic() - self._began, 4))
 
     @contextmanager

@@ -16,11 +16,13 @@ from torch import Tensor
 from ihvp.blobs.store import BlobStore
 from ihvp.errors import IhvpError
 from ihvp.factors.index import FactorIndex
+from ihvp.jobs.store import JobStore
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import METHODS, InversionMethod, TerminationStatus, default_rtol, parse_options
 from ihvp.settings import Settings
 from solvers import InverseHvpResult, InversionRegistry
 from workers.block import Block
+from workers.checkpoints import JobCheckpoints
 from workers.ending import Ending
 from workers.factor_store import BlobFactors
 from workers.faults import is_out_of_memory, out_of_memory, unforeseen
@@ -51,12 +53,14 @@ class Resources:
 
     Attributes:
         settings: The service's settings.
+        store: The job store.
         blobs: Weights, data and results.
         models: Models kept warm.
         factors: Factors that workers keep for each other, if they do.
     """
 
     settings: Settings
+    store: JobStore
     blobs: BlobStore
     models: ProblemCache[LoadedModel]
     factors: FactorIndex | None
@@ -74,6 +78,7 @@ class SolveRun:
 
     def __init__(self, resources: Resources, members: Sequence[Member]) -> None:
         self._settings = resources.settings
+        self._store = resources.store
         self._blobs = resources.blobs
         self._models = resources.models
         self._factors = resources.factors
@@ -178,15 +183,33 @@ class SolveRun:
         options = self._options()
         if first is not None and bool(first.isfinite().all()) and self._takes(model, "x0"):
             options["x0"] = first.reshape(block.rhs.shape)
-        result = problem.solve(
-            request.method,
-            block.rhs,
-            hessian_perturbation=request.hessian_perturbation,
-            callback=block,
-            **options,
-        )
+
+        def solve() -> InverseHvpResult[Tensor]:
+            damping = request.hessian_perturbation
+            return problem.solve(request.method, block.rhs, hessian_perturbation=damping, callback=block, **options)
+
+        checkpoints = self._checkpoints(model, block)
+        if checkpoints is not None:
+            options["checkpoints"] = checkpoints
+        try:
+            result = solve()
+        except Exception as error:
+            if checkpoints is None or checkpoints.resume is None:
+                raise
+            checkpoints.leave_aside(error)
+            result = solve()
         self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
         return result
+
+    def _checkpoints(self, model: LoadedModel, block: Block) -> JobCheckpoints | None:
+        """Where the state of the solve is saved; that of a block of several jobs belongs to none of them."""
+        if len(block.members) > 1 or not self._takes(model, "checkpoints"):
+            return None
+        (member,) = block.members
+        member.checkpoints = JobCheckpoints(
+            self._store, self._blobs, member.job, member.stop, interval_s=self._settings.checkpoint_s
+        )
+        return member.checkpoints
 
     def _takes(self, model: LoadedModel, option: str) -> bool:
         """Whether the method's function has an argument of this name."""

@@ -40,8 +40,8 @@ def start(service: Service, tmp_path: Path) -> Iterator[Start]:
     """Starts workers for a test that ends them."""
     workers: list[RunningWorker] = []
 
-    def start_one() -> RunningWorker:
-        workers.append(RunningWorker(service, tmp_path / f"worker-{len(workers)}.log"))
+    def start_one(**overrides: object) -> RunningWorker:
+        workers.append(RunningWorker(service, tmp_path / f"worker-{len(workers)}.log", **overrides))
         return workers[-1]
 
     yield start_one
@@ -227,10 +227,10 @@ def test_a_plugin_architecture_is_solved_like_a_built_in_one(
 def test_a_killed_child_gives_every_job_of_its_block_back(worked: tuple[Service, RunningWorker]) -> None:
     service, worker = worked
     # Submitted without a token, so that both wait when the worker looks.
-    ids = [service.submit(long(service, row=row), tokens=0) for row in range(2)]
+    ids = [service.submit(long(service, damping=1e-6, row=row), tokens=0) for row in range(2)]
     service.wake(ids[0])
     for job_id in ids:
-        service.solving(job_id)
+        service.solving(job_id, iterations=1)
     worker.kill_child()
     jobs = [service.finished(job_id) for job_id in ids]
     for job in jobs:
@@ -240,3 +240,21 @@ def test_a_killed_child_gives_every_job_of_its_block_back(worked: tuple[Service,
     assert jobs[0].finished_at is not None
     assert jobs[1].started_at is not None
     assert jobs[0].finished_at <= jobs[1].started_at, "each is tried alone after a death"
+
+
+def test_a_killed_solve_goes_on_where_its_last_checkpoint_was(service: Service, start: Start) -> None:
+    worker = start(checkpoint_s=0.1)
+    job_id = service.submit(long(service, damping=1e-6))
+    eventually(lambda: service.store.get(job_id).checkpoint)
+    worker.kill_child()
+    job = service.finished(job_id)
+    assert_certified(job)
+    assert job.attempt == 2
+    assert job.result is not None
+    with safe_open(service.blobs.local_path(job.result.digest), framework="pt") as file:
+        resumed_at = json.loads(file.metadata()["ihvp"])["info"]["resumed_at"]
+    assert 0 < resumed_at < job.result.certificate[0].iterations
+    events = service.store.events(job_id, limit=10_000)
+    second = next(at for at, e in enumerate(events) if e.type == "state" and e.data["attempt"] == 2)
+    reported = [e.data["iteration"] for e in events[second:] if e.type == "progress" and e.data["iteration"]]
+    assert reported[0] == resumed_at + 1

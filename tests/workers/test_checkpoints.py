@@ -1,0 +1,315 @@
+"""A solve that was interrupted goes on where it was, and nothing about its state can fail it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.errors import StoreUnavailable
+from ihvp.jobs.memory_store import MemoryJobStore
+from ihvp.jobs.record import JobRecord
+from ihvp.jobs.states import JobState
+from ihvp.jobs.submission import JobRequest, ResolvedRhs
+from ihvp.methods import TerminationStatus
+from ihvp.settings import Settings
+from solvers.checkpoint import SolverState
+from tests.workers.bench import Bench, when_solving
+from tests.workers.problems import job_request, put_tensors, softmax_regression
+from workers.checkpoints import JobCheckpoints
+from workers.execution import Executor
+from workers.stop import StopReason, StopSignal
+
+STATE = SolverState(
+    "cg",
+    7,
+    {"X": torch.randn(2, 3, dtype=torch.float64), "P": torch.empty(0, 3), "order": torch.tensor([1, 0])},
+    {"gamma": [1 / 3, None], "plan": {"product": "graph"}, "endings": {"1": {"status": "converged"}}},
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stop() -> StopSignal:
+    return StopSignal(lambda: False)
+
+
+def checkpoints(
+    store: MemoryJobStore, blobs: FilesystemBlobStore, job: JobRecord, stop: StopSignal, clock: Clock
+) -> JobCheckpoints:
+    return JobCheckpoints(store, blobs, job, stop, interval_s=10.0, clock=clock)
+
+
+def next_attempt(store: MemoryJobStore, job: JobRecord) -> JobRecord:
+    store.release(job.id, job.attempt)
+    again = store.claim("another", 30.0)
+    assert again is not None
+    return again
+
+
+class TestState:
+    def test_the_next_attempt_finds_it_to_the_last_bit(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+    ) -> None:
+        first = checkpoints(memory_store, blobs, claimed, stop, clock)
+        assert first.resume is None
+        first.save(STATE)
+        again = checkpoints(memory_store, blobs, next_attempt(memory_store, claimed), stop, clock).resume
+        assert again is not None
+        assert (again.method, again.iteration, again.facts) == (STATE.method, STATE.iteration, STATE.facts)
+        assert again.tensors.keys() == STATE.tensors.keys()
+        for name, tensor in STATE.tensors.items():
+            assert again.tensors[name].dtype == tensor.dtype
+            assert torch.equal(again.tensors[name], tensor)
+
+    def test_it_is_due_now_and_then_and_when_the_worker_ends(
+        self, memory_store: MemoryJobStore, blobs: FilesystemBlobStore, claimed: JobRecord, clock: Clock
+    ) -> None:
+        ending: list[int] = []
+        kept = checkpoints(memory_store, blobs, claimed, StopSignal(lambda: bool(ending)), clock)
+        assert not kept.due()
+        clock.now = 10.0
+        assert kept.due()
+        kept.save(STATE)
+        assert not kept.due()
+        ending.append(1)
+        assert kept.due()
+        kept.save(STATE)
+        assert not kept.due(), "once is enough"
+
+    def test_a_job_that_ends_otherwise_needs_none(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+    ) -> None:
+        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
+        clock.now = 10.0
+        stop.request(StopReason.Cancelled)
+        assert not kept.due()
+
+    def test_slow_writes_come_less_often(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        note = memory_store.checkpoint
+
+        def slow(job_id: str, attempt: int, digest: str) -> str | None:
+            clock.now += 1.0
+            return note(job_id, attempt, digest)
+
+        monkeypatch.setattr(memory_store, "checkpoint", slow)
+        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
+        kept.save(STATE)
+        clock.now = 50.0
+        assert not kept.due()
+        clock.now = 51.0
+        assert kept.due()
+
+    def test_one_state_is_kept_and_none_once_the_job_has_ended(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+    ) -> None:
+        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
+        for iteration in (1, 2, 3):
+            kept.save(SolverState("cg", iteration, STATE.tensors, STATE.facts))
+            assert len(list(blobs)) == 1
+        kept.discard()
+        assert len(list(blobs)) == 1, "the job still runs"
+        memory_store.stop(claimed.id, claimed.attempt, JobState.Cancelled)
+        kept.discard()
+        assert not list(blobs)
+
+    def test_a_stale_worker_leaves_the_state_of_the_current_one(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+    ) -> None:
+        stale = checkpoints(memory_store, blobs, claimed, stop, clock)
+        again = next_attempt(memory_store, claimed)
+        checkpoints(memory_store, blobs, again, StopSignal(lambda: False), clock).save(STATE)
+        stale.save(SolverState("cg", 1, STATE.tensors, STATE.facts))
+        assert stop.reason is StopReason.Lost
+        assert [blob.digest for blob in blobs] == [memory_store.get(claimed.id).checkpoint]
+
+    @pytest.mark.parametrize("fault", ["disk", "store"])
+    def test_what_cannot_be_saved_is_not_kept(
+        self,
+        memory_store: MemoryJobStore,
+        tmp_path: Path,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        fault: str,
+    ) -> None:
+        def away(*_: object) -> None:
+            raise StoreUnavailable("The store does not answer.")
+
+        blobs = FilesystemBlobStore(tmp_path / "small", max_bytes=10 if fault == "disk" else None)
+        if fault == "store":
+            monkeypatch.setattr(memory_store, "checkpoint", away)
+        checkpoints(memory_store, blobs, claimed, stop, clock).save(STATE)
+        assert memory_store.get(claimed.id).checkpoint is None
+        assert stop.reason is None
+
+    @pytest.mark.parametrize("fault", ["gone", "cut off", "another job's", "another version's"])
+    def test_what_cannot_be_read_is_left_aside(
+        self,
+        memory_store: MemoryJobStore,
+        blobs: FilesystemBlobStore,
+        claimed: JobRecord,
+        stop: StopSignal,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        fault: str,
+    ) -> None:
+        if fault == "another version's":
+            monkeypatch.setattr("workers.checkpoints.__version__", "0.0.0")
+        other = claimed.model_copy(update={"id": "job_other"}) if fault == "another job's" else claimed
+        if other is not claimed:
+            monkeypatch.setattr(memory_store, "checkpoint", lambda *_: None)
+        checkpoints(memory_store, blobs, other, stop, clock).save(STATE)
+        monkeypatch.undo()
+        (digest,) = (blob.digest for blob in blobs)
+        if fault == "gone":
+            blobs.delete(digest)
+        if fault == "cut off":
+            path = blobs.local_path(digest)
+            path.chmod(0o600)
+            path.write_bytes(path.read_bytes()[:50])
+        held = claimed.model_copy(update={"checkpoint": digest})
+        assert checkpoints(memory_store, blobs, held, stop, clock).resume is None
+
+
+class TestResuming:
+    @pytest.fixture
+    def request_(self, bench: Bench) -> JobRequest:
+        """Some hundred iterations."""
+        example = softmax_regression(600, 60, 8)
+        p = example.num_params
+        b = torch.randn(2, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        rhs = ResolvedRhs(blob=put_tensors(bench.blobs, b=b), shape=[2, p])
+        fields = {"hessian_perturbation": 1e-5, "options": {"rtol": 1e-9}}
+        return job_request(example.upload(bench.blobs), p, rhs, **fields)
+
+    def interrupt(self, bench: Bench, request: JobRequest) -> JobRecord:
+        """The job, back in the queue after some iterations."""
+        job_id = bench.submit(request)
+
+        def shut_down() -> None:
+            bench.shutdown = True
+
+        thread = when_solving(bench, job_id, shut_down)
+        assert bench.executor.run_next() == [job_id]
+        thread.join()
+        bench.shutdown = False
+        return bench.store.get(job_id)
+
+    def iterations(self, bench: Bench, job: JobRecord, attempt: int) -> list[int]:
+        """Those that an attempt has reported."""
+        found: list[int] = []
+        current = 0
+        for event in bench.store.events(job.id, limit=10_000):
+            if event.type == "state":
+                current = event.data["attempt"]
+            elif current == attempt and event.data["iteration"]:
+                found.append(event.data["iteration"])
+        return found
+
+    def test_a_shutdown_costs_no_iteration_and_changes_no_bit(self, bench: Bench, request_: JobRequest) -> None:
+        whole = bench.run(request_)
+        waiting = self.interrupt(bench, request_)
+        assert waiting.checkpoint is not None
+        assert waiting.checkpoint in bench.store.referenced_blobs()
+        done = self.iterations(bench, waiting, 1)[-1]
+        bench.executor.run_next()
+        job = bench.store.get(waiting.id)
+        assert job.result is not None
+        assert whole.result is not None
+        assert [c.status for c in job.result.certificate] == [TerminationStatus.Converged] * 2
+        assert self.iterations(bench, job, 2)[0] == done + 1
+        assert [c.iterations for c in job.result.certificate] == [c.iterations for c in whole.result.certificate]
+        assert torch.equal(bench.x(job), bench.x(whole))
+        assert (bench.document(job).info.model_extra or {})["resumed_at"] == done
+        with pytest.raises(Exception, match="No blob"):
+            bench.blobs.stat(waiting.checkpoint)
+
+    def test_a_state_that_does_not_fit_is_left_aside(self, bench: Bench, request_: JobRequest) -> None:
+        waiting = self.interrupt(bench, request_)
+        again = bench.store.claim("another", 30.0)
+        assert again is not None
+        misfit = SolverState("minres", 5, {"X": torch.zeros(1, 1)}, {})
+        kept = JobCheckpoints(bench.store, bench.blobs, again, StopSignal(lambda: False), interval_s=1.0)
+        kept.save(misfit)
+        bench.store.release(again.id, again.attempt)
+        bench.executor.run_next()
+        job = bench.store.get(waiting.id)
+        assert job.result is not None
+        assert {c.status for c in job.result.certificate} == {TerminationStatus.Converged}
+        assert self.iterations(bench, job, 3)[0] == 1
+        assert "resumed_at" not in (bench.document(job).info.model_extra or {})
+
+    def test_states_are_saved_on_the_way(self, bench: Bench, request_: JobRequest, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path, checkpoint_s=1e-3)
+        bench.executor = Executor(settings, bench.store, bench.blobs, "host/test", lambda: False)
+        noted: list[str] = []
+        note = bench.store.checkpoint
+
+        def heard(job_id: str, attempt: int, digest: str) -> str | None:
+            noted.append(digest)
+            return note(job_id, attempt, digest)
+
+        bench.store.checkpoint = heard  # type: ignore[method-assign]
+        job = bench.run(request_)
+        assert job.state is JobState.Succeeded
+        assert noted
+        assert not set(noted) & {blob.digest for blob in bench.blobs}
+
+    def test_a_block_of_several_jobs_saves_none(self, bench: Bench, request_: JobRequest) -> None:
+        other = bench.submit(request_)
+        job = self.interrupt_block(bench, request_, other)
+        assert [each.checkpoint for each in job] == [None, None]
+
+    def interrupt_block(self, bench: Bench, request: JobRequest, first: str) -> list[JobRecord]:
+        second = bench.submit(request)
+
+        def shut_down() -> None:
+            bench.shutdown = True
+
+        thread = when_solving(bench, first, shut_down)
+        assert bench.executor.run_next() == [first, second]
+        thread.join()
+        return [bench.store.get(job_id) for job_id in (first, second)]
