@@ -122,7 +122,8 @@ PREDICTION: Final = {
     "queue_length": 2,
     "workers": 1,
     "starts_in_s": 0.1,
-    "kept_bytes": None,
+    "load_s": 0.02,
+    "kept_bytes": 65536,
     "predictions": [
         {
             "method": "direct",

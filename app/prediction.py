@@ -44,6 +44,7 @@ async def predict_job(services: Services, submission: JobSubmission) -> Predicti
         queue_length=waiting,
         workers=workers,
         starts_in_s=_start(waiting, workers, known),
+        load_s=max((seen.load_s for seen in known.here), default=None),
         kept_bytes=next((seen.kept_bytes for seen in known.here if seen.kept_bytes is not None), None),
         predictions=[_predicted(checked, method, known, services) for method in InversionMethod],
     )
@@ -91,5 +92,5 @@ def _start(waiting: int, workers: int, known: Known) -> float | None:
     """Seconds until those that wait now have been taken, at the pace of recent jobs."""
     if not workers or (waiting and not known.recent):
         return None
-    pace = sum(seen.seconds for seen in known.recent) / max(len(known.recent), 1)
+    pace = sum(seen.load_s + seen.seconds for seen in known.recent) / max(len(known.recent), 1)
     return waiting * pace / workers

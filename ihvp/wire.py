@@ -138,7 +138,9 @@ class MethodPrediction(_View):
         description="Of vectors and factors at their peak; what speeds up products is cut to what the budget leaves."
     )
     fits: bool = Field(description="Whether these are within the memory budget.")
-    seconds: float = Field(description="From the claim by a worker to the result.")
+    seconds: float = Field(
+        description="On a worker that has the model loaded, to certified solutions, and scores where asked for."
+    )
     products: int = Field(description="Hessian-vector products, over all points, counted in vectors.")
     basis: Literal["this_model", "other_models", "default"] = Field(
         description="What the seconds rest on: measurements of this very model and curvature, those of other models "
@@ -162,6 +164,9 @@ class PredictionView(_View):
     workers: int = Field(description="Live workers.")
     starts_in_s: float | None = Field(
         description="Seconds until those that wait now are taken, at the pace of recent jobs; null if unknown."
+    )
+    load_s: float | None = Field(
+        description="Seconds more on a worker that has to load the model first; null if none has yet."
     )
     kept_bytes: int | None = Field(description="What a worker that has this model warm was last seen to keep for it.")
     predictions: list[MethodPrediction]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
+from ihvp.costs.redis_store import RedisCostStore
 from ihvp.errors import IhvpError, StoreUnavailable
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
@@ -94,11 +95,13 @@ class WorkerChild:
         import torch
 
         from workers.execution import Executor
+        from workers.rates import RateRecorder
 
         torch.set_num_threads(self._settings.threads_per_worker)
         blobs = FilesystemBlobStore(self._settings.blob_dir, self._settings.max_store_bytes)
         factors = RedisFactorIndex.from_settings(self._settings)
-        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors)
+        rates = RateRecorder(RedisCostStore.from_settings(self._settings))
+        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates)
 
     def _try_reclaim(self) -> bool:
         """Reclaims the predecessor's jobs, once; never after this child has claimed one of its own."""

@@ -17,6 +17,7 @@ from workers.lease import Lease
 from workers.member import Member
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressReporter
+from workers.rates import RateRecorder
 from workers.solving import Resources, SolveRun, target_residual
 from workers.stop import StopSignal
 
@@ -35,6 +36,7 @@ class Executor:
         owner: The worker's name.
         shutting_down: Says whether the worker was told to end.
         factors: Factors that workers keep for each other, if they do.
+        rates: Where the cost of each solve is told, if anywhere.
     """
 
     def __init__(
@@ -45,12 +47,13 @@ class Executor:
         owner: str,
         shutting_down: Callable[[], bool],
         factors: FactorIndex | None = None,
+        rates: RateRecorder | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._owner = owner
         self._shutting_down = shutting_down
-        self._resources = Resources(settings, store, blobs, ProblemCache(settings.cache_budget), factors)
+        self._resources = Resources(settings, store, blobs, ProblemCache(settings.cache_budget), factors, rates)
 
     def run_next(self) -> Sequence[str]:
         """Claims the best waiting job, with those that can be solved along, and executes them; or does nothing.

@@ -29,6 +29,7 @@ from workers.faults import is_out_of_memory, out_of_memory, unforeseen
 from workers.finishing import Finisher
 from workers.member import Member
 from workers.problem_cache import ProblemCache
+from workers.rates import RateRecorder, cost_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 from workers.stop import StopReason
@@ -57,6 +58,7 @@ class Resources:
         blobs: Weights, data and results.
         models: Models kept warm.
         factors: Factors that workers keep for each other, if they do.
+        rates: Where the cost of each solve is told, if anywhere.
     """
 
     settings: Settings
@@ -64,6 +66,7 @@ class Resources:
     blobs: BlobStore
     models: ProblemCache[LoadedModel]
     factors: FactorIndex | None
+    rates: RateRecorder | None = None
 
 
 class SolveRun:
@@ -82,6 +85,7 @@ class SolveRun:
         self._blobs = resources.blobs
         self._models = resources.models
         self._factors = resources.factors
+        self._rates = resources.rates
         self._members = members
         self._request = members[0].job.request
         self._began = time.perf_counter()
@@ -199,6 +203,9 @@ class SolveRun:
             checkpoints.leave_aside(error)
             result = solve()
         self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
+        if self._rates is not None:
+            columns, phases = len(result.info["certificate"]), block.members[0].timings
+            self._rates.note(cost_of(request, model, columns, result.info, phases))
         return result
 
     def _checkpoints(self, model: LoadedModel, block: Block) -> JobCheckpoints | None:

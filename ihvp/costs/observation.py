@@ -34,8 +34,11 @@ class Observation(BaseModel):
     columns: int = Field(description="Right-hand sides.")
     damping: float | None = Field(description="The smallest λ that was solved with.")
     rtol: float | None = None
-    seconds: float = Field(description="The whole job, without influence scores.")
-    seconds_per_product: float | None = Field(description="One vector, all points; None if no product was timed.")
+    seconds: float = Field(description="From reading b to certified solutions.")
+    load_s: float = Field(0.0, description="Loading the model; next to nothing where it was warm.")
+    seconds_per_product: float | None = Field(
+        description="One vector, all points; None where that cannot be told apart from other work."
+    )
     products: float = Field(description="Vectors multiplied, in passes over all points.")
     iterations: int = Field(description="Of the right-hand side that took most.")
     reached: bool = Field(description="Whether it ended because it was done: only then do its iterations count.")

@@ -24,8 +24,8 @@ SECONDS_PER_PN: Final = 4e-10
 """Float32 seconds for each parameter and point: forward and backward passes, twice, on one CPU thread."""
 FLOPS_PER_S: Final = 5e9
 """Float64 factorisations on one CPU thread."""
-JOB_S: Final = 0.03
-"""Mapping weights and data, making b, storing the result."""
+JOB_S: Final = 0.01
+"""Reading b, and first calls."""
 LARGEST_EIGENVALUE: Final = 10.0
 """Of a mean loss at trained parameters, when nothing is known."""
 CLUSTERED: Final = 1 / 3
@@ -54,7 +54,7 @@ class Estimate:
         certain_bytes: Memory that it cannot do without.
         bytes: Memory at its peak.
         products: Products, counted in vectors.
-        seconds: From the claim of the job to its result.
+        seconds: On a worker that has the model loaded, from reading b to certified solutions.
         basis: What the seconds rest on.
     """
 
@@ -73,10 +73,14 @@ def predict(workload: Workload, task: Task, known: Known) -> Estimate:
     iterations, iteration_basis = _iterations(workload, task, work, known)
     setup = _setup_products(work, same)
     products = setup + workload.columns * (work.per_iteration * iterations + 1)  # one more to certify
-    seconds = products * product_s + _other_seconds(work, same, known)
+    seconds = products * product_s + _other_seconds(work, same, known, product_s)
+    # Blocks of products may be cheaper than those that were timed, so what is beside them may be negative.
+    seconds = max(seconds, products * product_s / 10)
     if workload.influence:
         seconds += workload.columns * product_s  # one forward-mode pass of all points' losses along each x
     basis = max(product_basis, iteration_basis, key=list(Basis).index)
+    if same and not work.per_iteration:
+        basis = Basis.ThisModel  # its whole time was measured here, however it divides
     return Estimate(work.certain_bytes, work.bytes, math.ceil(products), seconds, basis)
 
 
@@ -86,9 +90,11 @@ def _same_method(o: Observation, task: Task) -> bool:
 
 def _product_seconds(w: Workload, known: Known) -> tuple[float, Basis]:
     """Seconds a product: measured here; or else in proportion to p n, above the floor, from the nearest in size."""
-    here = [o.seconds_per_product for o in known.here if o.seconds_per_product]
+    here = [o for o in known.here if o.seconds_per_product]
+    # A preconditioner's own work is in the seconds of its products.
+    here = [o for o in here if o.preconditioner is None] or here
     if here:
-        return median(here[:NEAREST]), Basis.ThisModel
+        return median(o.seconds_per_product or 0.0 for o in here[:NEAREST]), Basis.ThisModel
     timed = [o for o in known.recent if o.seconds_per_product]
     # How often a weight is used for a point depends on the architecture (convolutions, sequences), so kin comes first.
     kin = [o for o in timed if o.architecture == w.architecture] or timed
@@ -164,15 +170,14 @@ def _setup_products(work: Work, same: Sequence[Observation]) -> float:
     return max(0.0, median(measured)) if measured else work.setup_products
 
 
-def _other_seconds(work: Work, same: Sequence[Observation], known: Known) -> float:
+def _other_seconds(work: Work, same: Sequence[Observation], known: Known, product_s: float) -> float:
     """Seconds beside the products: of this method here, or else loading and storing, and the arithmetic by formula."""
     if same:
-        return _beside(same)
+        return _beside(same, product_s)
     # What other methods leave beside their products may be their own arithmetic; these have none.
     plain = [o for o in known.here if o.method in KRYLOV and o.preconditioner is None]
-    return (_beside(plain) if plain else JOB_S) + work.flops / FLOPS_PER_S
+    return max(0.0, _beside(plain, product_s) if plain else JOB_S) + work.flops / FLOPS_PER_S
 
 
-def _beside(seen: Sequence[Observation]) -> float:
-    rest = [max(0.0, o.seconds - o.products * (o.seconds_per_product or 0.0)) for o in seen]
-    return median(rest[:NEAREST])
+def _beside(seen: Sequence[Observation], product_s: float) -> float:
+    return median(o.seconds - o.products * (o.seconds_per_product or product_s) for o in seen[:NEAREST])

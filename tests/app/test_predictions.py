@@ -54,6 +54,7 @@ def seen(model: dict[str, Any], **changes: Any) -> Observation:
         "rtol": 1e-5,
         "seconds": 5.0 + 4 * 0.25,
         "seconds_per_product": 0.25,
+        "load_s": 0.5,
         "products": 4.0,
         "iterations": 3,
         "reached": True,
@@ -96,7 +97,7 @@ def test_it_rests_on_this_model_then_on_others_and_says_so(fresh: Service, costs
     assert here["basis"] == "this_model"
     assert here["seconds"] == pytest.approx(6.0)
     assert here["products"] == 4
-    assert found["kept_bytes"] == 1234
+    assert (found["load_s"], found["kept_bytes"]) == (0.5, 1234)
     # The same shape in float64: twice as long a product, and no iterations of its own.
     there = asked(predict(fresh, model=other["reference"], hessian_perturbation=0.1))
     assert there["basis"] == "other_models"
@@ -153,8 +154,8 @@ def test_the_queue_ahead_and_when_it_would_start(fresh: Service, costs: RedisCos
     for _ in range(3):
         fresh.submit()
     assert predict(fresh)["starts_in_s"] is None  # nothing has been measured
-    costs.record(seen(model, seconds=4.0), None)
-    costs.record(seen(model, seconds=8.0), None)
+    costs.record(seen(model, seconds=3.0, load_s=1.0), None)
+    costs.record(seen(model, seconds=8.0, load_s=0.0), None)
     busy = predict(fresh)
     assert (busy["queue_length"], busy["workers"], busy["starts_in_s"]) == (3, 1, 18.0)
     fresh.jobs.worker_alive("w2")
