@@ -196,6 +196,7 @@ def prediction_details(prediction: PredictionView) -> list[RenderableType]:
         "jobs waiting": prediction.queue_length,
         "workers": prediction.workers,
         "start": start,
+        "loading": "unknown" if prediction.load_s is None else f"{prediction.load_s:.3g} s once",
     }
     return [f"{sizes} · {system}", table, " · ".join(f"{name} {value}" for name, value in facts.items())]
 
