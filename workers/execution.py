@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -24,6 +25,9 @@ from workers.stop import StopSignal
 __all__ = ["Executor"]
 
 _log = structlog.get_logger(__name__)
+
+_BYTES_A_NUMBER: Final = 64
+"""What a solve holds for each number of b: eight vectors of float64. Jobs taken along must not make it too large."""
 
 
 class Executor:
@@ -65,7 +69,8 @@ class Executor:
             StoreUnavailable: Nothing could be claimed.
         """
         claimed_at = time.monotonic()
-        jobs = self._store.claim_block(self._owner, self._settings.lease_s, self._settings.coalesce_rhs)
+        most_numbers = self._settings.memory_budget // _BYTES_A_NUMBER
+        jobs = self._store.claim_block(self._owner, self._settings.lease_s, self._settings.coalesce_rhs, most_numbers)
         if not jobs:
             return []
         stops = [StopSignal(self._shutting_down) for _ in jobs]

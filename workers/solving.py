@@ -90,6 +90,7 @@ class SolveRun:
         self._request = members[0].job.request
         self._began = time.perf_counter()
         self._warm = self._request.model.digest in self._models
+        self._loaded: LoadedModel | None = None
 
     def execute(self) -> None:
         """Does the work, phase by phase, as long as somebody wants it."""
@@ -119,7 +120,14 @@ class SolveRun:
             kept = None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest)
             return load_model(self._blobs, pinned.spec, memory_budget=self._settings.memory_budget, factor_store=kept)
 
-        return self._models.get(pinned.digest, load)[0]
+        if self._loaded is None:
+            self._loaded, _ = self._models.get(pinned.digest, load)
+        return self._loaded
+
+    def _clear(self) -> None:
+        """Lets go of all models: whatever is kept warm may be what filled the memory."""
+        self._models.clear()
+        self._loaded = None
 
     def _read(self, member: Member) -> None:
         """Reads one job's right-hand sides; what is wrong with them is its own fault alone."""
@@ -143,7 +151,7 @@ class SolveRun:
                 self._fail(members[0], error)
                 return
             if is_out_of_memory(error):
-                self._models.clear()
+                self._clear()
             failed = f"{type(error).__name__}: {error}"[:300]
         # Not within the handler: the error's frames hold what filled the memory.
         if failed:
@@ -195,12 +203,16 @@ class SolveRun:
         checkpoints = self._checkpoints(model, block)
         if checkpoints is not None:
             options["checkpoints"] = checkpoints
-        try:
-            result = solve()
-        except Exception as error:
-            if checkpoints is None or checkpoints.resume is None:
-                raise
-            checkpoints.leave_aside(error)
+        result: InverseHvpResult[Tensor] | None = None
+        if checkpoints is not None and checkpoints.resume is not None:
+            try:
+                problem.pin(checkpoints.resume.facts.get("plan"))
+                result = solve()
+            except Exception as error:
+                checkpoints.leave_aside(error)
+            finally:
+                problem.pin(None)
+        if result is None:
             result = solve()
         self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
         if self._rates is not None:
@@ -252,8 +264,7 @@ class SolveRun:
         """Ends a job with what went wrong."""
         with member.speaking():
             if is_out_of_memory(error):
-                # Whatever is kept warm may be what filled the memory.
-                self._models.clear()
+                self._clear()
                 _log.warning("out_of_memory", error=str(error))
                 fault: IhvpError = out_of_memory(member.job, self._settings.memory_budget)
             elif isinstance(error, IhvpError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -53,6 +54,7 @@ class JobCalls:
             request.priority.value,
             rules.alike(request),
             request.rhs.columns,
+            math.prod(request.rhs.shape),
         )
         return Call("create", args, _outcome(_record, job_id))
 
@@ -90,15 +92,15 @@ class JobCalls:
 
     def claim(self, owner: str, lease_s: float) -> Call[JobRecord | None]:
         """``JobStore.claim``."""
-        return Call("claim", self._claim(owner, lease_s, 0), lambda answer: next(iter(_claimed(answer)), None))
+        return Call("claim", self._claim(owner, lease_s, 0, 0), lambda answer: next(iter(_claimed(answer)), None))
 
-    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Call[Sequence[JobRecord]]:
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Call[Sequence[JobRecord]]:
         """``JobStore.claim_block``."""
-        return Call("claim", self._claim(owner, lease_s, most_rhs), _claimed)
+        return Call("claim", self._claim(owner, lease_s, most_rhs, most_numbers), _claimed)
 
-    def _claim(self, owner: str, lease_s: float, most_rhs: int) -> tuple[str | int, ...]:
+    def _claim(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> tuple[str | int, ...]:
         near = _microseconds(rules.NEAR_DEADLINE_S)
-        return (owner, _microseconds(lease_s), _op(), self._event_limit, most_rhs, near)
+        return (owner, _microseconds(lease_s), _op(), self._event_limit, near, most_rhs, most_numbers)
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> Call[LeaseState]:
         """``JobStore.renew``."""

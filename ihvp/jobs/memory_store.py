@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -129,15 +130,15 @@ class MemoryJobStore:
 
     def claim(self, owner: str, lease_s: float) -> JobRecord | None:
         """See ``JobStore.claim``."""
-        return next(iter(self.claim_block(owner, lease_s, 0)), None)
+        return next(iter(self.claim_block(owner, lease_s, 0, 0)), None)
 
     @_atomic
-    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
         now = self._clock()
         block: list[_Kept] = []
         passed: list[_Kept] = []
-        rows = 0
+        rows = numbers = 0
         for kept in self._queue():
             if block and not _alike(block[0], kept):
                 passed.append(kept)
@@ -148,7 +149,9 @@ class MemoryJobStore:
                 self._move(kept, JobState.Expired)
                 continue
             rows += kept.job.request.rhs.columns
-            if block and (rows > most_rhs or any(_is_ahead(other.job, kept.job) for other in passed)):
+            numbers += math.prod(kept.job.request.rhs.shape)
+            too_large = rows > most_rhs or numbers > most_numbers
+            if block and (too_large or any(_is_ahead(other.job, kept.job) for other in passed)):
                 break
             block.append(kept)
         for kept in block:

@@ -70,9 +70,9 @@ class RedisJobStore:
         """See ``JobStore.claim``."""
         return self._run(self._calls.claim(owner, lease_s))
 
-    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
-        return self._run(self._calls.claim_block(owner, lease_s, most_rhs))
+        return self._run(self._calls.claim_block(owner, lease_s, most_rhs, most_numbers))
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""
@@ -215,9 +215,9 @@ class AsyncRedisJobStore:
         """See ``JobStore.claim``."""
         return await self._run(self._calls.claim(owner, lease_s))
 
-    async def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+    async def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
-        return await self._run(self._calls.claim_block(owner, lease_s, most_rhs))
+        return await self._run(self._calls.claim_block(owner, lease_s, most_rhs, most_numbers))
 
     async def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""

@@ -121,13 +121,13 @@ class JobStore(Protocol):
     def claim(self, owner: str, lease_s: float) -> JobRecord | None:
         """Takes the best waiting job for this owner: by priority, where waiting counts; None if none waits."""
 
-    def claim_block(self, owner: str, lease_s: float, most_rhs: int) -> Sequence[JobRecord]:
+    def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """The same, and takes along waiting jobs that can be solved with it, in the order of the queue.
 
-        They have the same model, method, options, λ and curvature, and no more than ``most_rhs`` right-hand sides
-        altogether. None is taken along past a waiting job that has a higher priority or any deadline, nor behind one
-        of the block whose deadline is less than a minute away. A job that a worker died on, or that has a
-        checkpoint, stays alone.
+        They have the same model, method, options, λ and curvature, and altogether no more than ``most_rhs``
+        right-hand sides with ``most_numbers`` numbers in them. None is taken along past a waiting job that has a
+        higher priority or any deadline, nor behind one of the block whose deadline is less than a minute away. A job
+        that a worker died on, or that has a checkpoint, stays alone.
         """
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:

@@ -31,8 +31,8 @@ def queue(store: JobStore, rows: int = 1, **changes: Any) -> str:
     return store.create(new_id(), job_request(rhs=rhs, **changes)).id
 
 
-def claim(store: JobStore, most_rhs: int = 64) -> list[str]:
-    return [job.id for job in store.claim_block("worker", LONG_S, most_rhs)]
+def claim(store: JobStore, most_rhs: int = 64, most_numbers: int = 1000) -> list[str]:
+    return [job.id for job in store.claim_block("worker", LONG_S, most_rhs, most_numbers)]
 
 
 class TestWhoIsTakenAlong:
@@ -41,7 +41,7 @@ class TestWhoIsTakenAlong:
 
     def test_all_that_are_alike_in_the_order_of_the_queue(self, store: JobStore) -> None:
         ids = [queue(store) for _ in range(4)]
-        block = store.claim_block("worker", LONG_S, 64)
+        block = store.claim_block("worker", LONG_S, 64, 1000)
         assert [job.id for job in block] == ids
         for job in block:
             assert (job.state, job.attempt, job.owner, job.revision) == (JobState.Running, 1, "worker", 2)
@@ -82,9 +82,16 @@ class TestWhoIsTakenAlong:
         assert claim(store, 8) == [first, second]
         assert claim(store, 8) == [third]
 
+    def test_and_numbers_in_them_up_to_theirs(self, store: JobStore) -> None:
+        first, second, third = queue(store, 3), queue(store, 4), queue(store)
+        assert claim(store, most_numbers=21) == [first, second]
+        assert claim(store, most_numbers=21) == [third]
+
     def test_the_first_job_is_taken_however_large(self, store: JobStore) -> None:
-        first, _ = queue(store, 9), queue(store)
+        first, second = queue(store, 9), queue(store, 9)
+        queue(store)
         assert claim(store, 8) == [first]
+        assert claim(store, most_numbers=8) == [second]
 
     def test_a_plain_claim_takes_one(self, store: JobStore) -> None:
         first, second = queue(store), queue(store)
@@ -148,7 +155,7 @@ class TestMembers:
     def block(self, store: JobStore) -> Sequence[JobRecord]:
         for _ in range(5):
             queue(store)
-        return store.claim_block("worker", LONG_S, 64)
+        return store.claim_block("worker", LONG_S, 64, 1000)
 
     def test_they_end_one_by_one_each_in_its_way(self, store: JobStore, block: Sequence[JobRecord]) -> None:
         ids = [job.id for job in block]
@@ -172,7 +179,7 @@ class TestMembers:
         ids = [job.id for job in block]
         for job_id in reversed(ids):
             store.release(job_id, 1)
-        again = store.claim_block("worker", LONG_S, 64)
+        again = store.claim_block("worker", LONG_S, 64, 1000)
         assert [(job.id, job.attempt) for job in again] == [(job_id, 2) for job_id in ids]
 
     def test_a_lost_worker_gives_all_of_them_back_and_each_is_tried_alone(
@@ -188,7 +195,7 @@ class TestMembers:
 
     def test_lapsed_leases_are_taken_back_each_for_itself(self, store: JobStore) -> None:
         ids = [queue(store) for _ in range(3)]
-        store.claim_block("worker", 0.02, 64)
+        store.claim_block("worker", 0.02, 64, 1000)
         store.renew(ids[1], 1, LONG_S)
         time.sleep(0.04)
         assert {each.job_id for each in store.reclaim_lapsed(3)} == {ids[0], ids[2]}
@@ -246,7 +253,7 @@ class TestCheckpoint:
 def test_a_repeated_claim_takes_one_block(valkey: Settings) -> None:
     store, calls, executor = RedisJobStore.from_settings(valkey), JobCalls(valkey), Executor(valkey, "ihvp.jobs")
     ids = [queue(store) for _ in range(4)]
-    call = calls.claim_block("worker", LONG_S, 3)
+    call = calls.claim_block("worker", LONG_S, 3, 1000)
     first = executor.run(call)
     assert [job.id for job in first] == ids[:3]
     assert executor.run(call) == first

@@ -97,7 +97,7 @@ class LifeCycle(RuleBasedStateMachine):
     @precondition(lambda self: self.model.queue_length() > 1)
     @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]), most=st.integers(3, 7))
     def claim_block(self, owner: str, lapsed: bool, most: int) -> None:
-        self.both("claim_block", owner, 0.0 if lapsed else LONG_S, most)
+        self.both("claim_block", owner, 0.0 if lapsed else LONG_S, most, 100)
 
     @precondition(lambda self: self.jobs(JobState.Running))
     @rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,27 +41,19 @@ class LoadedModel:
     _config: ArchitectureConfig | None
     _loss: LossSpec
     _num_classes: int | None
-    _by_curvature: dict[Curvature, Problem] = field(default_factory=dict)
 
     def problem_for(self, curvature: Curvature) -> Problem:
-        """The problem with this curvature as H, made when it is first asked for and kept beside the others.
+        """The problem with this curvature as H; what it keeps stays for the next time.
 
         Raises:
             LossMismatch: The loss has no such curvature.
         """
-        if curvature is self.problem.curvature:
-            return self.problem
-        if curvature not in self._by_curvature:
-            self._by_curvature[curvature] = self.problem.with_curvature(curvature)
-        return self._by_curvature[curvature]
+        return self.problem.with_curvature(curvature)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now: parameters, data and factors."""
-        held = self.problem.factors.nbytes + 2 * self.num_params * self.dtype.itemsize
-        # Data past the budget stay in their mapped files.
-        batches = self.problem.data.batches() if self.problem.data.in_memory else ()
-        return held + sum(x.nbytes + y.nbytes for x, y in batches)
+        """Bytes held now: parameters, and for all curvatures together data, products that are kept, and factors."""
+        return self.problem.nbytes + 2 * self.num_params * self.dtype.itemsize
 
     @property
     def num_params(self) -> int:

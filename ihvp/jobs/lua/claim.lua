@@ -1,10 +1,11 @@
 -- Gives the best waiting job to an owner, and with it waiting jobs that can be solved as one block: alike, and no more
--- right-hand sides than the bound. None is taken along past a waiting job that has a higher priority or a deadline, nor
+-- right-hand sides and numbers in them than the bounds. None is taken along past a waiting job that has a higher priority or a deadline, nor
 -- behind one of the block whose deadline is near. The same call again answers with the same jobs.
--- ARGV: owner, lease in µs, op, event limit, most right-hand sides of a block, how near a deadline is in µs
+-- ARGV: owner, lease in µs, op, event limit, how near a deadline is in µs, most right-hand sides of a block, most numbers
+--   in them
 -- Answers: {'ok', {id, fields}, ...} | {'none'}
 local owner, lease, op, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local most, near = tonumber(ARGV[5]), tonumber(ARGV[6])
+local near, most, most_numbers = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local answer = {'ok'}
 local function add(id) answer[#answer + 1] = {id, redis.call('HGETALL', job_key(id))} end
 
@@ -56,14 +57,14 @@ while not best do
 end
 take(best)
 
-local rows, job = best.columns, best
+local rows, numbers, job = best.columns, best.numbers, best
 while sociable(best) and rows < most and not (job.deadline and job.deadline - now < near) do
   local id = first('alike:' .. best.alike)
   if not id then break end
   local another = facts(id)
   if not overdue(another) then
-    rows = rows + another.columns
-    if rows > most or overtakes(another) then break end
+    rows, numbers = rows + another.columns, numbers + another.numbers
+    if rows > most or numbers > most_numbers or overtakes(another) then break end
     take(another)
     job = another
   end

@@ -1,6 +1,6 @@
 -- Puts a new job into the queue. The same call again answers with the job that it made.
 -- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
---   priority, digest of what makes jobs alike, right-hand sides
+--   priority, digest of what makes jobs alike, right-hand sides, numbers in them
 -- Answers: record | {'exists'}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local there = redis.call('HGET', job_key(id), 'request')
@@ -16,7 +16,8 @@ local created = math.max(now, last and tonumber(last) + 1 or 0)
 local job = {id = id, score = created - tonumber(ARGV[8]), priority = ARGV[10], alike = ARGV[11], losses = 0}
 redis.call('HSET', job_key(id), 'request', request, 'method', ARGV[3], 'model', ARGV[4], 'tags', ARGV[5],
   'needs', ARGV[6], 'created', int(created), 'score', int(job.score), 'state', 'queued', 'revision', '1', 'attempt', '0',
-  'losses', '0', 'priority', job.priority, 'alike', job.alike, 'columns', ARGV[12])
+  'losses', '0', 'priority', job.priority, 'alike', job.alike, 'columns', ARGV[12],
+  'numbers', ARGV[13])
 redis.call('ZADD', key('jobs'), int(created), id)
 redis.call('ZADD', key('jobs:queued'), int(created), id)
 if ARGV[7] ~= '' then

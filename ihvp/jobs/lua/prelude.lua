@@ -8,7 +8,7 @@
 --       request, method, model, tags    what was asked for; never changes (the last three serve the filters)
 --       needs                           JSON list of the blobs it needs while it lives
 --       created, deadline, score        times; score is its place in the queue
---       priority, alike, columns        whom it may be solved with: see claim.lua
+--       priority, alike, columns, numbers   whom it may be solved with: see claim.lua
 --       state, revision, attempt        see ihvp/jobs/states.py; every change adds one to revision
 --       losses                          workers that died on it (a warm shutdown is none)
 --       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
@@ -45,13 +45,13 @@ end
 
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
-  'yields', 'op', 'priority', 'alike', 'columns', 'checkpoint'}
+  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
   local job = {id = id}
   for at, name in ipairs(FACTS) do job[name] = values[at] or nil end
-  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'columns'}) do
+  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'columns', 'numbers'}) do
     job[name] = tonumber(job[name])
   end
   return job
