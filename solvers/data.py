@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ihvp.errors import DataMismatch, EmptyData, RowsMismatch
 
-__all__ = ["Batch", "TrainingData"]
+__all__ = ["Batch", "TrainingData", "moved", "pieces"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,7 +28,9 @@ class TrainingData:
 
     Attributes:
         num_points: The number n of points.
+        sizes: Points of each batch.
         in_memory: Whether the batches are kept.
+        nbytes: Bytes of the batches that are kept and were not held already.
 
     Raises:
         EmptyData: There is no point.
@@ -41,19 +44,21 @@ class TrainingData:
             raise DataMismatch("Training data must be an iterable of (x, y) batches.", given=type(source).__name__)
         self._source = source
         self._kept: list[Batch] | None = []
-        self.num_points = 0
+        self.sizes: list[int] = []
         held_already = isinstance(source, (list, tuple))
         size = 0
         for x, y in _pairs(source):
-            self.num_points += x.shape[0]
+            self.sizes.append(x.shape[0])
             size += 0 if held_already else x.nbytes + y.nbytes
             if self._kept is not None and size > memory_budget:
                 self._drop(size, memory_budget)
             if self._kept is not None:
                 self._kept.append((x, y))
+        self.num_points = sum(self.sizes)
         if not self.num_points:
             raise EmptyData("There are no data points.", hint="Each batch is a pair (x, y) with ≥ 1 rows.")
         self.in_memory = self._kept is not None
+        self.nbytes = size if self.in_memory else 0
 
     def batches(self) -> Iterator[Batch]:
         """The batches as the source gave them, without empty ones."""
@@ -71,13 +76,31 @@ class TrainingData:
                 allowed=f"{self.num_points} points, as in the first pass",
             )
 
+    def batch(self, index: int) -> Batch:
+        """One of the batches as the source gave them.
+
+        A source that is not kept and has no ``__getitem__`` is gone through up to there.
+        """
+        if self._kept is not None:
+            return self._kept[index]
+        if hasattr(self._source, "__getitem__") and len(self._source) == len(self.sizes):
+            found = next(_pairs([self._source[index]]), None)
+        else:
+            found = next(itertools.islice(_pairs(self._source), index, None), None)
+        if found is None or found[0].shape[0] != self.sizes[index]:
+            raise DataMismatch(
+                "The training data changed between two passes.",
+                given="no points" if found is None else f"{found[0].shape[0]} points in batch {index}",
+                allowed=f"{self.sizes[index]} points, as in the first pass",
+            )
+        return found
+
     def chunks(self, max_points: int) -> Iterator[Batch]:
         """The same points in pieces of at most ``max_points``: small batches joined, large ones split."""
         pending: list[Batch] = []
         waiting = 0
         for x, y in self.batches():
-            for start in range(0, x.shape[0], max_points):
-                piece = (x[start : start + max_points], y[start : start + max_points])
+            for piece in pieces((x, y), max_points):
                 fits = waiting + piece[0].shape[0] <= max_points
                 if pending and not (fits and _alike(pending[0], piece)):
                     yield _joined(pending)
@@ -96,6 +119,21 @@ class TrainingData:
                 hint="Pass a DataLoader or a list of batches.",
             )
         self._kept = None
+
+
+def pieces(batch: Batch, max_points: int) -> Iterator[Batch]:
+    """A batch in pieces of at most ``max_points``; views of it."""
+    x, y = batch
+    for start in range(0, x.shape[0], max_points):
+        yield x[start : start + max_points], y[start : start + max_points]
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device; the way to a GPU goes through pinned memory, and is not waited for."""
+    if device.type != "cuda":
+        return batch[0].to(device), batch[1].to(device)
+    x, y = (part if part.is_cuda else part.pin_memory() for part in batch)
+    return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
 def _pairs(source: Iterable[Any]) -> Iterator[Batch]:

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
+from ihvp.errors import InvalidInput
 from ihvp.methods import Curvature, InversionMethod
 from solvers.damping import Perturbation
 from solvers.data import Batch, TrainingData
 from solvers.factors import FactorCache, FactorStore
-from solvers.kernels import twice_differentiable_kernels
-from solvers.losses import LossTerms, loss_terms
 from solvers.operators.chunk_curvature import ChunkCurvature, parse_curvature
 from solvers.operators.curvature import CurvatureOperator
 from solvers.operators.minibatches import MinibatchHessians
-from solvers.operators.plan import Strategy
+from solvers.operators.plan import Plan, Strategy
 from solvers.operators.planning import Planner
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
 from solvers.snapshot import ModelSnapshot
+from solvers.survey import survey
 from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["MEMORY_BUDGET", "Problem"]
 
 MEMORY_BUDGET: Final = 2**30
 """Bytes that a problem may keep beside the model and the data, unless told otherwise."""
+ATTENTION: Final = "the math kernel: fused attention has no second derivative"
 
 
 class Problem:
@@ -61,6 +61,7 @@ class Problem:
         factors: Sketches, eigenpairs and factorisations that solves leave for later ones, up to ``memory_budget``.
         num_params: The length p of right-hand sides.
         num_points: The number n of training points.
+        denominator: What the sum of the loss's numerators over them is divided by.
         mean_loss: The mean loss over them.
 
     Raises:
@@ -99,10 +100,13 @@ class Problem:
         self.num_params = self.snapshot.num_params
         self.data = TrainingData(training_data, memory_budget)
         self.num_points = self.data.num_points
-        self.terms, self.denominator, self.mean_loss = self._survey()
+        self._survey = survey(self.snapshot, model.loss, self.data, memory_budget)
+        self.terms, self.mean_loss = self._survey.terms, self._survey.mean_loss
+        self.denominator = self._survey.denominator
         self._strategy: Strategy = strategy
         self._minibatches: MinibatchHessians | None = None
-        self._take(kind, seed)
+        self._relatives: dict[str, Problem] = {}
+        self._take(self._chunks_of(kind, seed))
 
     @classmethod
     def of(cls, model: TorchTwiceDifferentiable, training_data: Iterable[Any]) -> Problem:
@@ -111,10 +115,11 @@ class Problem:
             return training_data
         return cls(model, training_data)
 
-    def with_curvature(self, curvature: Curvature | str, *, seed: int = 0) -> Self:
+    def with_curvature(self, curvature: Curvature | str, *, seed: int = 0) -> Problem:
         """The problem of another curvature of the same model and data; it shares all that is not the curvature's.
 
-        The data are not gone through again. Factors of both are kept within one budget.
+        The data are not gone through again. Factors of both are kept within one budget, and so are graphs and
+        linearisations. Asked again for the same curvature, the same problem is returned, with what it has kept.
 
         Args:
             curvature: As above.
@@ -124,9 +129,10 @@ class Problem:
             InvalidOption: No curvature has this name.
             LossMismatch: A Fisher matrix is asked of a loss that has none.
         """
-        other = copy.copy(self)
-        other._take(parse_curvature(curvature), seed)
-        return other
+        chunks = self._chunks_of(parse_curvature(curvature), seed)
+        if chunks.key not in self._relatives:
+            copy.copy(self)._take(chunks)
+        return self._relatives[chunks.key]
 
     def __iter__(self) -> Iterator[Batch]:
         return self.data.batches()
@@ -143,8 +149,34 @@ class Problem:
 
     @property
     def description(self) -> dict[str, str]:
-        """What H is, in words: ``curvature`` and ``loss``, for ``info``."""
-        return {"curvature": self._chunks.key, "loss": self.terms.description}
+        """What H is and comes from, in words: ``curvature``, ``loss``, and ``attention`` if there is any."""
+        attention = {"attention": ATTENTION} if self._survey.attention else {}
+        return {"curvature": self._chunks.key, "loss": self.terms.description, **attention}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the model: batches, graphs or linearisations, factors.
+
+        Those of all curvatures that share them; what a list that was given as data holds is not counted.
+        """
+        graphs = sum(p._graph_bytes for p in self._relatives.values())
+        return self.data.nbytes + self.factors.nbytes + graphs
+
+    @property
+    def seconds_per_product(self) -> float | None:
+        """What one Hessian-vector product takes, as measured in the solves so far; None before that."""
+        return self._planner.seconds_per_product
+
+    def pin(self, plan: Mapping[str, Any] | None) -> None:
+        """Computes products by exactly this strategy from now on; without it a resumed solve rounds differently.
+
+        Args:
+            plan: ``info["strategy"]`` of an earlier solve, or what a checkpoint has kept of it; None chooses again.
+
+        Raises:
+            InvalidOption: It describes no strategy.
+        """
+        self._planner.pinned = None if plan is None else Plan.of(plan)
 
     def solve(
         self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: Perturbation = 0.0, **options: Any
@@ -162,6 +194,11 @@ class Problem:
             expected_products: About how many vectors it will be applied to.
             rows: How many vectors at a time.
         """
+        others = [p for p in self._relatives.values() if p is not self]
+        if self._planner.bytes_ahead + sum(p._graph_bytes for p in others) > self.memory_budget:
+            for other in others:
+                other._planner.forget()
+                other._minibatches = None
         return self._planner.operator(expected_products, rows)
 
     def chunk_points(self) -> int:
@@ -171,49 +208,29 @@ class Problem:
     def minibatches(self) -> MinibatchHessians:
         """Unbiased estimates of H, one a batch of the training data as it was given."""
         if self._minibatches is None:
-            fits = self._planner.bytes_per_point * self.num_points <= self.memory_budget
-            self._minibatches = MinibatchHessians(self._chunks, list(self.data.batches()), keep=fits)
+            fits = self._planner.bytes_ahead <= self.memory_budget
+            self._minibatches = MinibatchHessians(self._chunks, self.data, self.chunk_points(), keep=fits)
         return self._minibatches
 
     def factor_key(self, key: str) -> str:
         """The key of a factor among those of every curvature that shares the cache."""
         return f"{self._chunks.key}: {key}"
 
-    def _take(self, kind: Curvature, seed: int) -> None:
-        """Makes this curvature the problem's own."""
-        divisor = float(self.num_points) if kind is Curvature.EmpiricalFisher else self.denominator
-        self.curvature = kind
-        self._chunks = ChunkCurvature(kind, self.snapshot, self.terms, divisor, seed)
-        self._planner = Planner(self._chunks, self.data, self.memory_budget, self._strategy)
-        self._minibatches = None
+    @property
+    def _graph_bytes(self) -> int:
+        stochastic = (
+            0 if self._minibatches is None else int(self._minibatches.points_kept * self._planner.bytes_per_point)
+        )
+        return self._planner.nbytes + stochastic
 
-    def _survey(self) -> tuple[LossTerms, float, float]:
-        """Goes through the data once: the loss's terms, its denominator, and the mean loss."""
-        terms: LossTerms | None = None
-        numerator = denominator = 0.0
-        with torch.no_grad(), twice_differentiable_kernels():
-            for index, (x, y) in enumerate(self.data.batches()):
-                target = y.to(self.device)
-                output = self.snapshot.outputs(self.snapshot.parameters, x.to(self.device))
-                if output.ndim == 0 or output.shape[0] != x.shape[0]:
-                    raise LossMismatch(
-                        "The model must give one output a point.",
-                        given=f"inputs {list(x.shape)}, outputs {list(output.shape)}",
-                    )
-                terms = terms or loss_terms(self.model.loss, output, target)
-                terms.check(output, target)
-                value = float(terms.numerator(output, target))
-                if value != value or value in (float("inf"), float("-inf")):
-                    raise DataMismatch(
-                        "The loss is not finite at the trained parameters.",
-                        given=f"{value} in batch {index}",
-                        hint="Look for NaN or infinity in the inputs, the targets and the weights.",
-                    )
-                numerator += value
-                denominator += terms.denominator(output, target)
-        if terms is None or not denominator > 0:
-            raise LossMismatch(
-                "No target counts: the sum of the weights of all targets is not positive.",
-                given=f"Σ weights = {denominator:g}",
-            )
-        return terms, denominator, numerator / denominator
+    def _chunks_of(self, kind: Curvature, seed: int) -> ChunkCurvature:
+        divisor = float(self.num_points) if kind is Curvature.EmpiricalFisher else self.denominator
+        return ChunkCurvature(kind, self.snapshot, self.terms, divisor, seed)
+
+    def _take(self, chunks: ChunkCurvature) -> None:
+        """Makes this curvature the problem's own."""
+        self.curvature = chunks.kind
+        self._chunks = chunks
+        self._planner = Planner(chunks, self.data, self.memory_budget, self._strategy, self._survey.seconds)
+        self._minibatches = None
+        self._relatives[chunks.key] = self

@@ -11,7 +11,7 @@ from torch import Tensor
 from ihvp.errors import InvalidOption, LossMismatch
 from ihvp.methods import Curvature
 from ihvp.methods.names import did_you_mean
-from solvers.data import Batch
+from solvers.data import Batch, moved
 from solvers.losses import Likelihood, LossTerms
 from solvers.losses.cross_entropy import CrossEntropyTerms
 from solvers.operators.draws import uniform_of_points
@@ -110,7 +110,7 @@ class ChunkCurvature:
             first_point: Place of the first of them in the data.
             how: How products are to be computed.
         """
-        x, y = (part.to(self.snapshot.device) for part in batch)
+        x, y = moved(batch, self.snapshot.device)
         snapshot, terms = self.snapshot, self.terms
         at = snapshot.parameters
         if self.kind is Curvature.Hessian:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,68 +16,118 @@ from solvers.operators.plan import Plan
 from solvers.operators.products import ChunkProduct
 from solvers.snapshot import ModelSnapshot
 
-__all__ = ["CurvatureOperator", "add_products"]
+__all__ = ["CurvatureOperator", "KeptProducts", "add_products"]
+
+
+@dataclass
+class KeptProducts:
+    """The products of the first chunks of a plan, in order; ``complete`` once they are those of all chunks."""
+
+    products: list[ChunkProduct] = field(default_factory=list)
+    complete: bool = False
 
 
 class CurvatureOperator:
     """H as a linear operator: a sum over chunks, divided once, so that batching never shows.
 
+    Where the device runs out of memory the chunks are halved, and halved again; ``plan`` then says so.
+
     Args:
         curvature: What H is.
         data: The training points.
         plan: How to compute the products.
-        products: Products of the plan's chunks where they exist already, in order.
+        kept: Products of the plan's chunks that exist already.
 
     Attributes:
         products_done: Vectors multiplied so far, counted in passes over all points.
+        kept: The chunks' products, where the plan keeps them.
     """
 
     def __init__(
-        self,
-        curvature: ChunkCurvature,
-        data: TrainingData,
-        plan: Plan,
-        products: Sequence[ChunkProduct] | None = None,
+        self, curvature: ChunkCurvature, data: TrainingData, plan: Plan, kept: KeptProducts | None = None
     ) -> None:
         self.plan = plan
         self.products_done = 0.0
+        self.kept = kept or KeptProducts()
         self._curvature = curvature
         self._data = data
-        self._kept = None if products is None else list(products)
+        self._timed = (0.0, 0)
 
     @property
     def size(self) -> int:
         """The length p of a vector."""
         return self._curvature.snapshot.num_params
 
+    @property
+    def seconds_per_product(self) -> float | None:
+        """What a product has taken, set-up left out; None before that is known."""
+        seconds, vectors = self._timed
+        return seconds / vectors if vectors else None
+
     def __call__(self, V: Tensor, *, accumulate: torch.dtype | None = None) -> Tensor:
-        """H applied to each row of ``V`` ``[k, p]``; sums over chunks in ``accumulate``."""
-        total = torch.zeros(V.shape, dtype=accumulate or V.dtype, device=V.device)
+        """H applied to each row of ``V`` ``[k, p]``; sums over chunks in ``accumulate``.
+
+        Raises:
+            torch.OutOfMemoryError: Not even one point fits.
+        """
+        began = time.perf_counter()
+        sets_up = self.plan.keeps and not self.kept.complete
+        while True:
+            try:
+                total = self._applied(V, accumulate or V.dtype)
+                break
+            except torch.OutOfMemoryError:
+                if self.plan.chunk_points == 1:
+                    raise
+                sets_up = True
+            # Outside the handler, whose traceback holds on to the memory.
+            self._halve()
+        self.products_done += V.shape[0]
+        if not sets_up and V.device.type != "cuda":
+            # There a call ends before the work does, and waiting for it would cost more than it is worth.
+            seconds, vectors = self._timed
+            self._timed = (seconds + time.perf_counter() - began, vectors + V.shape[0])
+        return total.div_(self._curvature.divisor)
+
+    def _applied(self, V: Tensor, dtype: torch.dtype) -> Tensor:
+        total = torch.zeros(V.shape, dtype=dtype, device=V.device)
         with twice_differentiable_kernels():
             for product in self._products():
                 add_products(total, product, V, self._curvature.snapshot, self.plan.rows_at_once)
-        self.products_done += V.shape[0]
-        return total.div_(self._curvature.divisor)
+        return total
 
     def _products(self) -> Iterator[ChunkProduct]:
-        if self._kept is not None:
-            yield from self._kept
+        yield from self.kept.products
+        if self.kept.complete:
             return
-        keep: list[ChunkProduct] = []
-        first_point = 0
-        for batch in self._data.chunks(self.plan.chunk_points):
-            product = self._curvature.product(batch, first_point, self.plan.product)
+        there, first_point = len(self.kept.products), 0
+        for index, batch in enumerate(self._data.chunks(self.plan.chunk_points)):
+            if index >= there:
+                product = self._curvature.product(batch, first_point, self.plan.product)
+                if self.plan.keeps:
+                    self.kept.products.append(product)
+                yield product
             first_point += batch[0].shape[0]
-            if self.plan.keeps:
-                keep.append(product)
-            yield product
-        if self.plan.keeps:
-            self._kept = keep
+        self.kept.complete = self.plan.keeps
+
+    def _halve(self) -> None:
+        plan = self.plan
+        self.kept = KeptProducts()
+        if self._curvature.snapshot.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = min(plan.chunk_points, self._data.num_points) // 2
+        self.plan = replace(
+            plan,
+            product="recomputed" if plan.keeps else plan.product,
+            rows_at_once=max(1, plan.rows_at_once // 2),
+            chunk_points=max(1, half),
+            why=f"{plan.why}; out of memory with {plan.chunk_points} points at a time, so half of them and none kept",
+        )
 
 
 def add_products(total: Tensor, product: ChunkProduct, V: Tensor, snapshot: ModelSnapshot, rows_at_once: int) -> None:
     """Adds a chunk's products with the rows of ``V`` ``[k, p]`` to ``total`` ``[k, p]``, in place."""
-    if rows_at_once > 1:
+    if rows_at_once > 1 and V.shape[0] > 1:
         for rows, block in zip(torch.split(total, rows_at_once), torch.split(V, rows_at_once), strict=True):
             rows += snapshot.join(product.many(snapshot.split(block)), batch_dims=1)
         return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solvers.losses.likelihood import OutputCurvature
-from solvers.operators.products import ChunkProduct, Parts, linearized_function, quiet_batching
+from solvers.operators.products import ChunkProduct, Parts, linearized_function, pulled_back, quiet_batching
 
 __all__ = ["ForwardGaussNewton", "GraphGaussNewton", "LinearizedGaussNewton", "MappedOutput", "Middle"]
 
@@ -65,29 +65,15 @@ class GraphGaussNewton:
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
-        pushed = self._differentiate(self._pulled, (self._cotangent,), [v[i] for i in self._active])
-        return self._differentiate((self._output,), self._leaves, self._middle.one(pushed))
+        pushed = pulled_back(self._pulled, (self._cotangent,), [v[i] for i in self._active])
+        return pulled_back((self._output,), self._leaves, self._middle.one(pushed))
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors in vectorised passes."""
         with quiet_batching():
             rows = [V[i] for i in self._active]
-            pushed = self._differentiate(self._pulled, (self._cotangent,), rows, batched=True)
-            return self._differentiate((self._output,), self._leaves, self._middle.many(pushed), batched=True)
-
-    @staticmethod
-    def _differentiate(
-        outputs: Sequence[Tensor], inputs: Parts, vectors: Sequence[Tensor], *, batched: bool = False
-    ) -> Parts:
-        return torch.autograd.grad(
-            outputs,
-            inputs,
-            grad_outputs=vectors,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-            is_grads_batched=batched,
-        )
+            pushed = pulled_back(self._pulled, (self._cotangent,), rows, batched=True)
+            return pulled_back((self._output,), self._leaves, self._middle.many(pushed), batched=True)
 
 
 class ForwardGaussNewton:
@@ -111,7 +97,7 @@ class ForwardGaussNewton:
         with torch.enable_grad():
             output, pushed = torch.func.jvp(lambda *at: self._function(at), leaves, v)[:2]
             (bent,) = self._at(output).one((pushed.detach(),))
-            return torch.autograd.grad(output, leaves, bent, allow_unused=True, materialize_grads=True)
+            return pulled_back((output,), leaves, (bent,))
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors under ``vmap``."""
@@ -157,20 +143,10 @@ class LinearizedGaussNewton:
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
-        return self._pull(self._middle.one((self._push(*v),)), batched=False)
+        return pulled_back((self._output,), self._leaves, self._middle.one((self._push(*v),)))
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors at once, under ``vmap``."""
         with quiet_batching():
-            return self._pull(self._middle.many((torch.vmap(self._push)(*V),)), batched=True)
-
-    def _pull(self, bent: Parts, *, batched: bool) -> Parts:
-        return torch.autograd.grad(
-            self._output,
-            self._leaves,
-            bent,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-            is_grads_batched=batched,
-        )
+            bent = self._middle.many((torch.vmap(self._push)(*V),))
+            return pulled_back((self._output,), self._leaves, bent, batched=True)

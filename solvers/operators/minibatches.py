@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from solvers.data import Batch
+from solvers.data import TrainingData, pieces
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
@@ -23,35 +24,52 @@ class MinibatchHessians:
 
     Args:
         curvature: What H is.
-        batches: The batches; they must stay the same.
+        data: The training points; their batches are the minibatches.
+        chunk_points: Most points differentiated at a time.
         keep: Whether gradient graphs are kept once they were made.
 
     Attributes:
         shares: Each batch's share of all points.
     """
 
-    def __init__(self, curvature: ChunkCurvature, batches: list[Batch], *, keep: bool) -> None:
+    def __init__(self, curvature: ChunkCurvature, data: TrainingData, chunk_points: int, *, keep: bool) -> None:
         self._curvature = curvature
-        self._batches = batches
-        sizes = [x.shape[0] for x, _ in batches]
-        self._first_points = list(itertools.accumulate(sizes, initial=0))
-        self.shares = [size / sum(sizes) for size in sizes]
-        self._scale = len(batches) / curvature.divisor
+        self._data = data
+        self._chunk_points = chunk_points
+        self._first_points = list(itertools.accumulate(data.sizes, initial=0))
+        self.shares = [size / data.num_points for size in data.sizes]
+        self._scale = len(data.sizes) / curvature.divisor
         self._keep = keep
-        self._graphs: dict[int, ChunkProduct] = {}
+        self._kept: dict[int, list[ChunkProduct]] = {}
         self._rows_at_once = 16 if curvature.snapshot.device.type == "cuda" else 1
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.shares)
+
+    @property
+    def points_kept(self) -> int:
+        """Points whose gradient graphs are kept now."""
+        return sum(self._data.sizes[index] for index in self._kept)
 
     def product(self, index: int, V: Tensor) -> Tensor:
         """The estimate from batch ``index``, applied to each row of ``V`` ``[k, p]``."""
         total = torch.zeros_like(V)
         with twice_differentiable_kernels():
-            graph = self._graphs.get(index)
-            if graph is None:
-                graph = self._curvature.product(self._batches[index], self._first_points[index], "graph")
-                if self._keep:
-                    self._graphs[index] = graph
-            add_products(total, graph, V, self._curvature.snapshot, self._rows_at_once)
+            for product in self._products(index):
+                add_products(total, product, V, self._curvature.snapshot, self._rows_at_once)
         return total.mul_(self._scale)
+
+    def _products(self, index: int) -> Iterator[ChunkProduct]:
+        if index in self._kept:
+            yield from self._kept[index]
+            return
+        keep: list[ChunkProduct] = []
+        first_point = self._first_points[index]
+        for piece in pieces(self._data.batch(index), self._chunk_points):
+            product = self._curvature.product(piece, first_point, "graph")
+            first_point += piece[0].shape[0]
+            if self._keep:
+                keep.append(product)
+            yield product
+        if self._keep:
+            self._kept[index] = keep

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from ihvp.errors import InvalidOption
 
 __all__ = ["Plan", "ProductKind", "Strategy"]
 
@@ -22,13 +25,15 @@ class Plan:
             (forward mode through a pass made anew for each vector).
         rows_at_once: Vectors that go through one vectorised pass; 1 for one after another.
         chunk_points: Most points differentiated at a time.
-        why: The reason, with what was measured.
+        why: The reason.
+        measured: Milliseconds a product by strategy, of those that were measured.
     """
 
     product: ProductKind
     rows_at_once: int
     chunk_points: int
     why: str
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def keeps(self) -> bool:
@@ -38,3 +43,21 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`as_dict`; what else the mapping has is left alone.
+
+        Raises:
+            InvalidOption: It describes no plan.
+        """
+        known = {f.name: plan[f.name] for f in fields(cls) if f.name in plan}
+        sizes = [known.get(name) for name in ("rows_at_once", "chunk_points")]
+        usable = known.get("product") in get_args(ProductKind) and all(type(s) is int and s >= 1 for s in sizes)
+        if not usable:
+            raise InvalidOption(
+                "This is no product strategy.",
+                given=repr(dict(plan))[:200],
+                allowed="info['strategy'] of an earlier solve: product, rows_at_once ≥ 1 and chunk_points ≥ 1",
+            )
+        return cls(**{"why": "given", **known})

@@ -5,186 +5,240 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-import torch
-
+from ihvp.methods import Curvature
 from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
-from solvers.operators.curvature import CurvatureOperator
+from solvers.operators.curvature import CurvatureOperator, KeptProducts
 from solvers.operators.plan import Plan, Strategy
-from solvers.operators.products import ChunkProduct, graph_bytes
+from solvers.operators.products import GraphSize, graph_size
+from solvers.operators.trials import Contest, name, timed_rows
 
 __all__ = ["Planner"]
 
 PROBE_POINTS: Final = 64
 ROWS_AT_ONCE: Final = 16
-ROWS_TIMED: Final = 4
-WORTH_BATCHING: Final = 200
-"""Products ahead from which a vectorised pass is tried; trying costs about twenty."""
+CACHED_CHUNK: Final = 48 * 2**20
+"""Bytes of a chunk's graph that processor caches still help with; larger chunks may gain from being cut."""
+SHARE: Final = 0.1
+LINEARIZED_SHARE: Final = 0.125
+"""What part of the time that is predicted for a solve may go into measuring; a linearisation halves it at best."""
+LEAST_AHEAD: Final = 0.1
+"""Seconds ahead below which nothing is measured."""
+PRODUCT_PER_FORWARD: Final = 4.0
+"""About how many passes forward a product takes, to tell whether it is worth being measured."""
+TRIAL: Final = 4.0
+"""Products that trying a plan takes beside its set-up: one to warm up, then turns with the plan in use."""
 LINEARIZE_FIRST: Final = 2.0
-LINEARIZE_AGAIN: Final = 0.4
-"""Seconds to linearise a chunk; the first time in a process, torch imports its tracer as well."""
-WORTH_LINEARIZING: Final = 8.0
-"""A linearisation halves the cost of a product at best, so its set-up must be a small part of what is ahead."""
+"""Seconds for which torch imports its tracer, once a process."""
+LINEARIZE_SAVED: Final = {True: 0.012, False: 0.004}
+"""Seconds to trace what leads to one saved tensor, in the gradient (True) or in the outputs alone."""
+LINEARIZE_PRODUCTS: Final = 6.0
+"""Products whose time the computations while tracing take."""
 TRACER: Final = "torch._dynamo.eval_frame"
 
 
-@dataclass
 class Planner:
-    """Makes the curvature operator of a problem and remembers what was measured.
+    """Makes the curvature operators of a problem and remembers what was measured.
 
     A solve that is predicted to be cheap gets the strategy without set-up cost. Work already done counts
-    towards the prediction, so that a problem solved again and again ends up with the faster one.
+    towards the prediction, so that a problem solved again and again ends up with the faster one. Single vectors
+    and blocks of them have a plan each.
 
     Args:
         curvature: What H is.
         data: The training points.
         memory_budget: Bytes that graphs or linearisations may take.
         strategy: ``auto``, or the product to use whatever it costs.
+        forward_seconds: What one pass forward over all points took.
     """
 
-    curvature: ChunkCurvature
-    data: TrainingData
-    memory_budget: int
-    strategy: Strategy = "auto"
-
-    def __post_init__(self) -> None:
-        self._snapshot = self.curvature.snapshot
-        self._operator: CurvatureOperator | None = None
-        self._seconds = 0.0
-        self._tried: set[str] = set()
+    def __init__(
+        self,
+        curvature: ChunkCurvature,
+        data: TrainingData,
+        memory_budget: int,
+        strategy: Strategy = "auto",
+        forward_seconds: float = 0.0,
+    ) -> None:
+        self.curvature = curvature
+        self.data = data
+        self.memory_budget = memory_budget
+        self.strategy = strategy
+        self.pinned: Plan | None = None
+        self._forward_seconds = forward_seconds
+        self._operators: dict[bool, CurvatureOperator] = {}
+        self._tried: set[tuple[bool, str]] = set()
+        self._latest: bool | None = None
+        self._cuda = curvature.snapshot.device.type == "cuda"
 
     def operator(self, expected_products: int, rows: int) -> CurvatureOperator:
         """The operator for a solve of about so many products, in blocks of ``rows`` vectors."""
-        if self._operator is None:
-            self._operator = self._first()
-        if self.strategy == "auto" and self._operator.plan.product != "recomputed":
-            self._improve(expected_products, rows)
-        return self._operator
+        block = rows > 1
+        self._latest = block
+        if self.pinned is not None:
+            self._follow(block, self.pinned)
+        elif block not in self._operators:
+            self._operators[block] = self._with(self._first(block))
+        if self.pinned is None and self.strategy == "auto":
+            self._improve(block, expected_products, rows)
+        return self._operators[block]
 
     @functools.cached_property
-    def bytes_per_point(self) -> float:
-        """What a retained gradient graph keeps for one point, measured on a few."""
+    def _graph(self) -> GraphSize:
+        """The size of a retained graph of a few points."""
         batch = next(self.data.chunks(PROBE_POINTS))
         with twice_differentiable_kernels():
-            total = graph_bytes(lambda: self.curvature.product(batch, 0, "graph"), self._snapshot.parameters)
-        return total / batch[0].shape[0]
+            size = graph_size(lambda: self.curvature.product(batch, 0, "graph"), self.curvature.snapshot.parameters)
+        return GraphSize(size.nbytes / batch[0].shape[0], size.saved)
+
+    @property
+    def bytes_per_point(self) -> float:
+        """What a retained graph keeps for one point, measured on a few."""
+        return self._graph.nbytes
 
     def chunk_points(self) -> int:
         """Points in a chunk: a transient graph is in use beside what backward allocates, hence a quarter."""
-        chunk = int(self.memory_budget / 4 / max(self.bytes_per_point, 1.0))
-        return max(1, min(self.data.num_points, chunk))
+        return self._points_of(self.memory_budget / 4)
 
-    def _first(self) -> CurvatureOperator:
-        needed = self.bytes_per_point * self.data.num_points
-        cuda = self._snapshot.device.type == "cuda"
-        if self.strategy == "auto":
-            fits = needed <= self.memory_budget and self.data.in_memory
-            product = "graph" if fits else "recomputed"
-            why = f"gradient graphs need {needed:.3g} bytes, the budget is {self.memory_budget}"
-        else:
-            product, why = self.strategy, "asked for"
-        plan = Plan(product, ROWS_AT_ONCE if cuda else 1, self.chunk_points(), why)  # type: ignore[arg-type]
-        return self._with(plan)
+    @property
+    def seconds_per_product(self) -> float | None:
+        """What a product takes, as measured in the latest kind of solve; None before that."""
+        operator = None if self._latest is None else self._operators.get(self._latest)
+        return None if operator is None else operator.seconds_per_product or self._measured(operator.plan)
 
-    def _improve(self, expected_products: int, rows: int) -> None:
-        assert self._operator is not None  # noqa: S101 - set by the only caller
-        if self._tried >= {"batched", "linearized"}:
+    @property
+    def bytes_ahead(self) -> float:
+        """Bytes of the retained graphs of all points, whether they are kept or not."""
+        return self.bytes_per_point * self.data.num_points
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the graphs and linearisations that are kept now."""
+        found = 0.0
+        for kept, plan in {id(o.kept): (o.kept, o.plan) for o in self._operators.values()}.values():
+            points = min(len(kept.products) * plan.chunk_points, self.data.num_points)
+            traced = sum(getattr(product, "nbytes", 0) for product in kept.products)
+            hessian = self.curvature.kind is Curvature.Hessian
+            graphs = 0.0 if plan.product == "linearized" and hessian else points * self.bytes_per_point
+            found += traced + (graphs if points else 0.0)
+        return int(found)
+
+    def forget(self) -> None:
+        """Drops the graphs and linearisations; they are made again when they are needed."""
+        for operator in self._operators.values():
+            operator.kept = KeptProducts()
+
+    def _points_of(self, nbytes: float) -> int:
+        return max(1, min(self.data.num_points, int(nbytes / max(self.bytes_per_point, 1.0))))
+
+    def _follow(self, block: bool, plan: Plan) -> None:
+        """Takes exactly this plan, with what is kept of it."""
+        operator = self._operators.get(block)
+        if operator is None or _way(operator.plan) != _way(plan):
+            self._operators[block] = self._with(plan)
+
+    def _first(self, block: bool) -> Plan:
+        """The plan that costs nothing to set up; that of the other kind of solve where it is kept."""
+        rows = ROWS_AT_ONCE if self._cuda else 1
+        other = self._operators.get(not block)
+        if other is not None and other.plan.keeps:
+            return replace(other.plan, rows_at_once=rows)
+        if self.strategy != "auto":
+            return Plan(self.strategy, rows, self.chunk_points(), "asked for")
+        needed = self.bytes_ahead
+        fits = needed <= self.memory_budget and self.data.in_memory
+        why = f"gradient graphs need {needed:.3g} bytes, the budget is {self.memory_budget}"
+        return Plan("graph" if fits else "recomputed", rows, self.chunk_points(), why)
+
+    def _with(self, plan: Plan) -> CurvatureOperator:
+        kept = next(
+            (o.kept for o in self._operators.values() if _chunks(o.plan) == _chunks(plan) and plan.keeps), None
+        )
+        return CurvatureOperator(self.curvature, self.data, plan, kept)
+
+    def _improve(self, block: bool, expected: int, rows: int) -> None:
+        """Measures other plans as far as the solve ahead is long enough to earn it back."""
+        operator = self._operators[block]
+        products = expected + sum(o.products_done for o in self._operators.values())
+        guess = self.seconds_per_product or PRODUCT_PER_FORWARD * self._forward_seconds
+        new = [plan for plan in self._others(operator.plan, rows) if (block, name(plan)) not in self._tried]
+        if not new or products * guess < LEAST_AHEAD or products * SHARE < 2 * TRIAL:
             return
-        products = expected_products + self._operator.products_done
-        if products < WORTH_BATCHING:
+        began = time.perf_counter()
+        contest = Contest(self.curvature, self.data, rows, self.memory_budget)
+        contest.start(operator.plan, next(iter(operator.kept.products), None))
+        for plan in new:
+            ahead = products * contest.seconds
+            allowed = ahead * (LINEARIZED_SHARE if plan.product == "linearized" else SHARE)
+            if self._cost(plan, contest, rows) <= allowed - (time.perf_counter() - began):
+                self._tried.add((block, name(plan)))
+                contest.challenge(plan)
+        self._adopt(block, contest)
+
+    def _others(self, plan: Plan, rows: int) -> Iterator[Plan]:
+        """Plans to be tried against the one in use, cheap ones first."""
+        whole = self.chunk_points()
+        many = min(rows, ROWS_AT_ONCE)
+        cached = self._points_of(CACHED_CHUNK)
+        if plan.keeps:
+            if plan.product == "graph" and not self._cuda and whole > 2 * cached:
+                yield replace(plan, chunk_points=cached)
+            if many > 1:
+                yield replace(plan, product="graph", rows_at_once=many)
+                yield replace(plan, product="forward", rows_at_once=many, chunk_points=whole)
+            yield replace(plan, product="linearized", rows_at_once=1, chunk_points=whole)
+            if many > 1:
+                yield replace(plan, product="linearized", rows_at_once=many, chunk_points=whole)
             return
-        if not self._seconds:
-            self._seconds = self._time(self._operator, 1)
-        if "batched" not in self._tried and rows > 1:
-            self._tried.add("batched")
-            self._try(replace(self._operator.plan, rows_at_once=min(rows, ROWS_AT_ONCE)), self._operator)
-        ahead = products * self._seconds
-        chunks = -(-self.data.num_points // self._operator.plan.chunk_points)
-        setup = LINEARIZE_AGAIN * chunks + (0.0 if TRACER in sys.modules else LINEARIZE_FIRST)
-        if "linearized" not in self._tried and ahead > WORTH_LINEARIZING * setup:
-            self._tried.add("linearized")
-            self._try_linearized(rows)
+        yield replace(plan, product="forward", rows_at_once=1)
+        if not self._cuda and whole > 2 * cached:
+            yield replace(plan, chunk_points=cached)
+        if many > 1:
+            yield replace(plan, product="recomputed", rows_at_once=many)
+            yield replace(plan, product="forward", rows_at_once=many)
 
-    def _try(self, plan: Plan, other: CurvatureOperator) -> None:
-        """Takes ``plan`` over the current operator if it is measured to be faster and agrees with it."""
-        assert self._operator is not None  # noqa: S101
-        candidate = self._with(plan, other._kept)
-        try:
-            seconds = self._time(candidate, min(plan.rows_at_once, ROWS_TIMED))
-            agrees = self._agree(candidate, self._operator)
-        except (RuntimeError, NotImplementedError) as error:
-            self._note(f"{_name(plan)} failed ({str(error).splitlines()[0][:120]})")
+    def _cost(self, plan: Plan, contest: Contest, rows: int) -> float:
+        """Seconds that trying a plan will take."""
+        share = min(1.0, plan.chunk_points / self.data.num_points)
+        cost = TRIAL * contest.seconds * share * timed_rows(plan, rows)
+        if plan.product == "linearized" and not contest.has_product(plan):
+            chunks = -(-self.data.num_points // plan.chunk_points)
+            traced = LINEARIZE_SAVED[self.curvature.kind is Curvature.Hessian] * self._graph.saved
+            imports = 0.0 if TRACER in sys.modules else LINEARIZE_FIRST
+            cost += imports + chunks * traced + LINEARIZE_PRODUCTS * contest.seconds
+        return cost
+
+    def _adopt(self, block: bool, contest: Contest) -> None:
+        before, best = self._operators[block], contest.best
+        measured = {**before.plan.measured, **contest.measured}
+        why = f"{name(best.plan)} measured best of {len(measured)}" if len(measured) > 1 else before.plan.why
+        plan = replace(best.plan, why="; ".join([why, *contest.notes]), measured=measured)
+        if _way(plan) == _way(before.plan):
+            before.plan = plan
             return
-        if not agrees:
-            self._note(f"{_name(plan)} gave other products")
-        elif seconds < 0.9 * self._seconds:
-            measured = f"{seconds * 1e3:.2f} ms a product, {_name(self._operator.plan)} {self._seconds * 1e3:.2f}"
-            candidate.plan = replace(plan, why=f"measured {measured}")
-            candidate.products_done = self._operator.products_done
-            self._operator, self._seconds = candidate, seconds
-        else:
-            self._note(f"{_name(plan)} measured slower: {seconds * 1e3:.2f} ms, not {self._seconds * 1e3:.2f}")
+        chosen = self._with(plan)
+        if best.product is not None and not chosen.kept.products:
+            chosen.kept.products.append(best.product)
+            chosen.kept.complete = plan.chunk_points >= self.data.num_points
+        chosen.products_done = before.products_done
+        self._operators[block] = chosen
 
-    def _try_linearized(self, rows: int) -> None:
-        assert self._operator is not None  # noqa: S101
-        plan = replace(self._operator.plan, product="linearized", rows_at_once=1)
-        products: list[ChunkProduct] = []
-        held = points = 0
-        try:
-            with twice_differentiable_kernels():
-                for batch in self.data.chunks(plan.chunk_points):
-                    product = self.curvature.product(batch, points, "linearized")
-                    points += batch[0].shape[0]
-                    products.append(product)
-                    held += getattr(product, "nbytes", 0)
-                    if held > self.memory_budget:
-                        self._note(f"linearisations need more than the budget of {self.memory_budget} bytes")
-                        return
-        except Exception as error:
-            self._note(f"linearising failed ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
-            return
-        linearized = self._with(plan, products)
-        self._try(plan, linearized)
-        if rows > 1 and "batched" in self._tried and self._operator.plan.rows_at_once > 1:
-            self._try(replace(plan, rows_at_once=min(rows, ROWS_AT_ONCE)), linearized)
-
-    def _with(self, plan: Plan, products: list[ChunkProduct] | None = None) -> CurvatureOperator:
-        return CurvatureOperator(self.curvature, self.data, plan, products)
-
-    def _time(self, operator: CurvatureOperator, rows: int) -> float:
-        """Seconds a vector: the better of two runs after one that warms up."""
-        V = self._probe(rows)
-        best = float("inf")
-        operator(V)
-        for _ in range(2):
-            started = time.perf_counter()
-            operator(V)
-            if V.device.type == "cuda":
-                torch.cuda.synchronize(V.device)
-            best = min(best, time.perf_counter() - started)
-        return best / rows
-
-    def _agree(self, a: CurvatureOperator, b: CurvatureOperator) -> bool:
-        """Whether two ways to compute the same product do: guards against a trace gone stale or wrong."""
-        V = self._probe(2)
-        first, second = a(V), b(V)
-        scale = torch.finfo(V.dtype).eps ** 0.5
-        return bool((first - second).norm() <= scale * second.norm() + torch.finfo(V.dtype).tiny)
-
-    def _probe(self, rows: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        V = torch.randn(rows, self._snapshot.num_params, generator=generator, dtype=self._snapshot.dtype)
-        return V.to(self._snapshot.device)
-
-    def _note(self, text: str) -> None:
-        assert self._operator is not None  # noqa: S101
-        plan = self._operator.plan
-        self._operator.plan = replace(plan, why=f"{plan.why}; {text}")
+    @staticmethod
+    def _measured(plan: Plan) -> float | None:
+        found = plan.measured.get(name(plan))
+        return None if found is None else found / 1e3
 
 
-def _name(plan: Plan) -> str:
-    return plan.product + (f" × {plan.rows_at_once} rows" if plan.rows_at_once > 1 else "")
+def _chunks(plan: Plan) -> tuple[str, int]:
+    """What decides the products of the chunks."""
+    return plan.product, plan.chunk_points
+
+
+def _way(plan: Plan) -> tuple[str, int, int]:
+    """All that decides how a product is computed, to the last bit."""
+    return plan.product, plan.chunk_points, plan.rows_at_once

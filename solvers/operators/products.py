@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +18,16 @@ __all__ = [
     "ChunkProduct",
     "ForwardProduct",
     "GraphProduct",
+    "GraphSize",
     "LinearizedProduct",
     "Parts",
-    "graph_bytes",
+    "graph_size",
     "linearized_function",
+    "pulled_back",
     "quiet_batching",
 ]
+
+SYMBOLIC_SHAPES: Final = "torch.fx.experimental.symbolic_shapes"
 
 Objective = Callable[[Sequence[Tensor]], Tensor]
 Parts = tuple[Tensor, ...]
@@ -73,15 +79,7 @@ class GraphProduct:
     def _differentiate(self, v: Parts, *, batched: bool) -> Parts:
         if not self._active:
             return tuple(torch.zeros_like(p) for p in self._leaves)
-        return torch.autograd.grad(
-            self._gradient,
-            self._leaves,
-            grad_outputs=[v[i] for i in self._active],
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-            is_grads_batched=batched,
-        )
+        return pulled_back(self._gradient, self._leaves, [v[i] for i in self._active], batched=batched)
 
 
 class ForwardProduct:
@@ -143,6 +141,20 @@ class LinearizedProduct:
         return products
 
 
+def pulled_back(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor], *, batched: bool = False
+) -> Parts:
+    """Vectors times the Jacobian of a graph that is retained; with ``batched``, k vectors at once."""
+    given: dict[str, Any] = {"grad_outputs": vectors, "is_grads_batched": batched}
+    if not batched and SYMBOLIC_SHAPES not in sys.modules:
+        # To look at vectors that are given, torch imports its symbolic shapes and with them sympy: a third of a
+        # second in a process that needs neither. The derivative of the inner product is the same to the last bit.
+        with torch.enable_grad():
+            outputs = [torch.stack([(o * v).sum() for o, v in zip(outputs, vectors, strict=True)]).sum()]
+        given = {}
+    return torch.autograd.grad(outputs, inputs, retain_graph=True, allow_unused=True, materialize_grads=True, **given)
+
+
 def linearized_function(function: Callable[..., Any], at: Parts) -> tuple[Callable[..., Any], int]:
     """The derivative of a function as one to be applied again and again, and the bytes that it keeps.
 
@@ -166,16 +178,32 @@ def quiet_batching() -> Iterator[None]:
         yield
 
 
-def graph_bytes(make: Callable[[], object], parameters: Sequence[Tensor]) -> int:
-    """Bytes that the graphs in an object keep alive beyond the parameters themselves.
+@dataclass(frozen=True)
+class GraphSize:
+    """What graphs keep.
+
+    Attributes:
+        nbytes: Bytes beyond the parameters themselves.
+        saved: Number of saved tensors, which says how long the computation is.
+    """
+
+    nbytes: float
+    saved: int
+
+
+def graph_size(make: Callable[[], object], parameters: Sequence[Tensor]) -> GraphSize:
+    """The size of the graphs in an object.
 
     Args:
         make: Makes the object.
         parameters: What its graphs start from.
     """
     storages: dict[int, int] = {}
+    saved = 0
 
     def note(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        saved += 1
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
         return tensor
@@ -186,4 +214,4 @@ def graph_bytes(make: Callable[[], object], parameters: Sequence[Tensor]) -> int
     for p in parameters:
         storages.pop(p.untyped_storage().data_ptr(), None)
     del made
-    return sum(storages.values())
+    return GraphSize(sum(storages.values()), saved)

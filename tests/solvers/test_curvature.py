@@ -19,7 +19,7 @@ from tests.solvers.cases import Batches, batches_of, small_mlp
 
 F64 = torch.float64
 WEIGHT = torch.tensor([0.2, 1.0, 5.0], dtype=F64)
-DRAWS = 150
+DRAWS = 100
 
 
 def numbers(*shape: int, seed: int = 3) -> Tensor:
@@ -164,10 +164,10 @@ def test_the_square_of_a_points_scores_is_unbiased(name: str) -> None:
     output = model(x).detach()
     terms = Problem(TorchTwiceDifferentiable(model, loss), [(x, y)]).terms
     assert isinstance(terms, Likelihood)
-    uniform = [uniform_of_points(seed, 0, x.device) for seed in range(4000)]
+    uniform = [uniform_of_points(seed, 0, x.device) for seed in range(2000)]
     scores = torch.stack([terms.sampled_score(output, y, u)[0].flatten() for u in uniform])
     expected = torch.stack([terms.expected_curvature(output, y)(unit)[0].flatten() for unit in _units(output)])
-    torch.testing.assert_close(scores.T @ scores / len(scores), expected, rtol=0, atol=0.1 * float(expected.max()))
+    torch.testing.assert_close(scores.T @ scores / len(scores), expected, rtol=0, atol=0.15 * float(expected.max()))
 
 
 def _units(output: Tensor) -> list[Tensor]:

@@ -1,0 +1,186 @@
+"""Measures ways to compute products, side by side, on one chunk of the data."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from solvers.data import Batch, TrainingData
+from solvers.kernels import twice_differentiable_kernels
+from solvers.operators.chunk_curvature import ChunkCurvature
+from solvers.operators.curvature import add_products
+from solvers.operators.plan import Plan
+from solvers.operators.products import ChunkProduct
+
+__all__ = ["Contest", "OtherProducts", "Trial", "name", "timed_rows"]
+
+ROWS_TIMED: Final = 8
+REPEATS: Final = 2
+LEAST_TIMED: Final = 0.005
+"""Seconds below which a measurement is repeated, for the clock and the scheduler have their say in it."""
+BETTER: Final = 0.95
+"""What another plan must be faster by."""
+
+
+class OtherProducts(RuntimeError):
+    """Two ways to compute the same product did not agree: a trace gone stale or wrong."""
+
+
+class Trial:
+    """One plan at work on one chunk.
+
+    Args:
+        plan: The plan.
+        curvature: What H is.
+        batch: The first chunk of the plan.
+        points: How many points there are altogether.
+        product: The chunk's product where it exists already.
+
+    Attributes:
+        product: The chunk's product, where the plan keeps it.
+    """
+
+    def __init__(
+        self, plan: Plan, curvature: ChunkCurvature, batch: Batch, points: int, product: ChunkProduct | None
+    ) -> None:
+        self.plan = plan
+        self.product = product
+        self._curvature = curvature
+        self._batch = batch
+        self._chunks = points / batch[0].shape[0]
+        if product is None and plan.keeps:
+            with twice_differentiable_kernels():
+                self.product = curvature.product(batch, 0, plan.product)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the linearisations of all chunks will keep, from this one's."""
+        return int(getattr(self.product, "nbytes", 0) * self._chunks)
+
+    def apply(self, V: Tensor) -> Tensor:
+        """The chunk's products with rows ``[k, p]``, not divided."""
+        total = torch.zeros_like(V)
+        with twice_differentiable_kernels():
+            product = self.product or self._curvature.product(self._batch, 0, self.plan.product)
+            add_products(total, product, V, self._curvature.snapshot, self.plan.rows_at_once)
+        return total
+
+    def seconds(self, V: Tensor) -> float:
+        """What a product over all points takes, from one run with these rows."""
+        runs, began = 0, time.perf_counter()
+        while True:
+            self.apply(V)
+            if V.device.type == "cuda":
+                torch.cuda.synchronize(V.device)
+            runs += 1
+            elapsed = time.perf_counter() - began
+            if elapsed > LEAST_TIMED:
+                return elapsed / runs / V.shape[0] * self._chunks
+
+
+class Contest:
+    """Plans tried one after another against the best so far, each on its own first chunk.
+
+    Args:
+        curvature: What H is.
+        data: The training points.
+        rows: Vectors in a block of the solve ahead.
+        memory_budget: Bytes that linearisations may keep.
+
+    Attributes:
+        best: The best so far.
+        seconds: What a product over all points takes with it.
+        measured: Milliseconds a product by plan.
+        notes: Why plans were not taken, where it was not for being slower.
+    """
+
+    best: Trial
+    seconds: float
+
+    def __init__(self, curvature: ChunkCurvature, data: TrainingData, rows: int, memory_budget: int) -> None:
+        self.measured: dict[str, float] = {}
+        self.notes: list[str] = []
+        self._curvature = curvature
+        self._data = data
+        self._memory_budget = memory_budget
+        generator = torch.Generator().manual_seed(0)
+        snapshot = curvature.snapshot
+        V = torch.randn(min(rows, ROWS_TIMED), snapshot.num_params, generator=generator, dtype=snapshot.dtype)
+        self._V = V.to(snapshot.device)
+        self._references: dict[int, Tensor] = {}
+        self._products: dict[tuple[str, int], ChunkProduct] = {}
+
+    def start(self, plan: Plan, product: ChunkProduct | None) -> None:
+        """Takes the plan in use as the first, and its products as the truth.
+
+        Args:
+            plan: The plan.
+            product: That of its first chunk, if there is one.
+        """
+        if product is not None:
+            self._products[plan.product, plan.chunk_points] = product
+        self.best = self._trial(plan)
+        self._check(self.best)
+        self.seconds = min(self._run(self.best) for _ in range(REPEATS))
+        self.measured[name(plan)] = self.seconds * 1e3
+
+    def has_product(self, plan: Plan) -> bool:
+        """Whether trying this plan needs no set-up."""
+        return (plan.product, plan.chunk_points) in self._products
+
+    def challenge(self, plan: Plan) -> None:
+        """Makes the plan the best if it is faster, gives the same products and fits the budget."""
+        try:
+            trial = self._trial(plan)
+            if trial.kept_bytes > self._memory_budget:
+                self.notes.append(f"{name(plan)} needs more than the budget of {self._memory_budget} bytes")
+                return
+            self._check(trial)
+            # Taken in turns: what else the machine does, it does to both.
+            turns = [(self._run(trial), self._run(self.best)) for _ in range(REPEATS)]
+        except Exception as error:  # torch's tracer and its batching rules raise whatever they like
+            said = (str(error).splitlines() or [""])[0][:120]
+            failed = "" if isinstance(error, OtherProducts) else f"failed ({type(error).__name__}: {said})"
+            self.notes.append(f"{name(plan)} {failed or said}")
+            return
+        found, self.seconds = min(a for a, _ in turns), min(b for _, b in turns)
+        self.measured |= {name(plan): found * 1e3, name(self.best.plan): self.seconds * 1e3}
+        if found < BETTER * self.seconds:
+            self.best, self.seconds = trial, found
+
+    def _trial(self, plan: Plan) -> Trial:
+        batch = next(self._data.chunks(plan.chunk_points))
+        key = (plan.product, plan.chunk_points)
+        trial = Trial(plan, self._curvature, batch, self._data.num_points, self._products.get(key))
+        if trial.product is not None:
+            self._products[key] = trial.product
+        return trial
+
+    def _run(self, trial: Trial) -> float:
+        return trial.seconds(self._V[: timed_rows(trial.plan, len(self._V))])
+
+    def _check(self, trial: Trial) -> None:
+        """Compares with the first plan that was run on a chunk of this size."""
+        V = self._V[: timed_rows(trial.plan, len(self._V))]
+        found = trial.apply(V)
+        reference = self._references.setdefault(trial.plan.chunk_points, found)
+        k = min(len(found), len(reference))
+        scale = torch.finfo(V.dtype).eps ** 0.5
+        difference = (found[:k] - reference[:k]).norm()
+        if not bool(difference <= scale * reference[:k].norm() + torch.finfo(V.dtype).tiny):
+            raise OtherProducts("gave other products")
+
+
+def name(plan: Plan) -> str:
+    """A plan in words, without its reasons."""
+    rows = f" × {plan.rows_at_once} rows" if plan.rows_at_once > 1 else ""
+    return f"{plan.product}{rows}, {plan.chunk_points} points"
+
+
+def timed_rows(plan: Plan, rows: int) -> int:
+    """Vectors in a run: those that share a pass, where a plan vectorises or makes one anew for each block."""
+    shares = plan.rows_at_once > 1 or plan.product == "recomputed"
+    return min(rows, ROWS_TIMED) if shares else 1

@@ -1,0 +1,257 @@
+"""Ways to compute products: all give the same ones, and the choice between them is measured and told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ihvp.errors import InvalidOption
+from ihvp.methods import Curvature
+from ihvp.models.architectures import CnnConfig, MlpConfig, TransformerLmConfig
+from solvers import Problem, TorchTwiceDifferentiable
+from solvers.operators import chunk_curvature, planning
+from tests.solvers.cases import CASES, logistic, small_mlp
+from workers.architectures import build_built_in
+from workers.resolvers.losses import ClassesSecond
+
+F64 = torch.float64
+STRATEGIES = ["graph", "linearized", "recomputed", "forward"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rows_at_once", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_products_of_the_hessian_against_the_oracle(name: str, rows_at_once: int, strategy: Any) -> None:
+    case = CASES[name](F64)
+    problem = Problem(case.model, case.batches(7), strategy=strategy, memory_budget=100_000)
+    H = problem.hessian(1, 1)
+    H.plan = replace(H.plan, rows_at_once=rows_at_once)
+    V = case.rhs(5)
+    for _ in range(2):
+        torch.testing.assert_close(H(V), V @ case.H, rtol=1e-9, atol=1e-11)
+    assert H.plan.product == strategy
+    assert H.products_done == 10
+
+
+def mlp() -> tuple[nn.Module, Tensor, Tensor]:
+    module = build_built_in(MlpConfig(in_features=5, hidden=[7, 6], out_features=3, activation="gelu"))
+    return module, torch.randn(12, 5), torch.randint(0, 3, (12,))
+
+
+def cnn() -> tuple[nn.Module, Tensor, Tensor]:
+    module = build_built_in(CnnConfig(in_channels=1, height=4, width=4, channels=[3, 4], out_features=3))
+    return module, torch.randn(8, 1, 4, 4), torch.randint(0, 3, (8,))
+
+
+def transformer() -> tuple[nn.Module, Tensor, Tensor]:
+    config = TransformerLmConfig(vocabulary=7, context=5, width=6, heads=2, layers=1)
+    y = torch.randint(0, 7, (6, 5))
+    y[0, 2:] = -100
+    return ClassesSecond(build_built_in(config)), torch.randint(0, 7, (6, 5)), y
+
+
+ARCHITECTURES = {"mlp": mlp, "cnn": cnn, "transformer-lm": transformer}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "curvature", "dtype"),
+    [(a, c, d) for a in ARCHITECTURES for c in ("hessian", "ggn") for d in (torch.float32, F64)]
+    + [("mlp", c.value, F64) for c in Curvature if "fisher" in c.value],
+)
+def test_all_strategies_give_the_same_products(architecture: str, curvature: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module, x, y = ARCHITECTURES[architecture]()
+    module = module.to(dtype).eval()
+    x = x.to(dtype) if x.is_floating_point() else x
+    problem = Problem(TorchTwiceDifferentiable(module, nn.CrossEntropyLoss()), [(x, y)], curvature=curvature)
+    V = torch.randn(3, problem.num_params, dtype=F64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found: dict[str, Tensor] = {}
+    for product in STRATEGIES:
+        for rows in (1, 3):
+            problem.pin({"product": product, "rows_at_once": rows, "chunk_points": 100})
+            found[f"{product} {rows}"] = problem.hessian(1, 3)(V)
+    reference = found.pop("recomputed 1")
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-12
+    for way, products in found.items():
+        assert float((products - reference).norm() / reference.norm()) < tolerance, way
+
+
+@pytest.fixture
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is too cheap to be measured."""
+    monkeypatch.setattr(planning, "SHARE", math.inf)
+    monkeypatch.setattr(planning, "LINEARIZED_SHARE", math.inf)
+    monkeypatch.setattr(planning, "LEAST_AHEAD", 0.0)
+
+
+def test_a_short_solve_is_not_measured() -> None:
+    case = logistic(F64)
+    info = Problem(case.model, case.batches(9)).solve("cg", case.rhs(1), hessian_perturbation=0.1).info
+    assert info["strategy"]["product"] == "graph"
+    assert info["strategy"]["measured"] == {}
+    assert "the budget is" in info["strategy"]["why"]
+
+
+@pytest.mark.usefixtures("_eager")
+class TestMeasuring:
+    @pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+    def test_the_fastest_measured_is_taken_and_all_are_told(self, curvature: str) -> None:
+        case = small_mlp(F64)
+        problem = Problem(case.model, case.batches(9), curvature=curvature)
+        b = case.rhs(16)
+        H = problem.hessian(1000, 16)
+        info = problem.solve("cg", b, hessian_perturbation=case.damping).info["strategy"]
+        tried = {way.split(",")[0] for way in info["measured"]}
+        assert tried >= {"graph", "graph × 16 rows", "forward × 16 rows", "linearized", "linearized × 16 rows"}
+        assert "measured best of" in info["why"]
+        best = min(info["measured"].values())
+        assert info["measured"][planning.name(H.plan)] <= best / 0.9  # hysteresis, for equals
+        assert json.loads(json.dumps(info)) == info
+        expected = Problem(case.model, case.batches(9), curvature=curvature, strategy="recomputed").hessian(1, 1)(b)
+        torch.testing.assert_close(H(b), expected, rtol=1e-9, atol=1e-11)
+
+    def test_past_the_budget_what_keeps_nothing_is_measured(self) -> None:
+        case = small_mlp(F64, n=200)
+        problem = Problem(case.model, case.batches(50), memory_budget=20_000)
+        H = problem.hessian(10_000, 4)
+        tried = {way.split(",")[0] for way in H.plan.measured}
+        assert tried == {"recomputed", "forward", "recomputed × 4 rows", "forward × 4 rows"}
+        assert not H.kept.products
+        large = Problem(case.model, case.batches(50)).hessian(1, 1)
+        V = case.rhs(3)
+        torch.testing.assert_close(H(V), large(V), rtol=1e-9, atol=1e-11)
+
+    def test_a_strategy_that_gives_other_products_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Stale(chunk_curvature.LinearizedProduct):
+            def one(self, v: Any) -> Any:
+                return tuple(0 * part for part in v)
+
+        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Stale)
+        case = small_mlp(F64)
+        H = Problem(case.model, case.batches(9)).hessian(1000, 1)
+        assert H.plan.product == "graph"
+        assert "linearized, 37 points gave other products" in H.plan.why
+
+    def test_a_strategy_that_fails_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Failing:
+            def __init__(self, *_: Any) -> None:
+                raise RuntimeError("no rule for this")
+
+        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Failing)
+        case = small_mlp(F64)
+        H = Problem(case.model, case.batches(9)).hessian(1000, 1)
+        assert H.plan.product == "graph"
+        assert "linearized, 37 points failed (RuntimeError: no rule for this)" in H.plan.why
+
+    def test_an_operation_that_would_crash_the_tracer_is_left_alone(self) -> None:
+        case = CASES["least-squares"](F64)
+        own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.mse_loss(o, t))
+        H = Problem(own, case.batches(9)).hessian(1000, 1)
+        assert H.plan.product == "graph"
+        assert "cannot trace the second derivative of mse_loss" in H.plan.why
+        V = case.rhs(2)
+        torch.testing.assert_close(H(V), V @ case.H, rtol=1e-9, atol=1e-11)
+
+    def test_single_vectors_and_blocks_have_plans_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        case = small_mlp(F64)
+        problem = Problem(case.model, case.batches(9))
+        problem.hessian(1000, 16)
+        assert problem.hessian(1000, 1).plan.rows_at_once == 1
+
+
+def test_a_trace_can_be_applied_again_and_again() -> None:
+    # torch's trace of this loss updates one of its own constants in place.
+    case = logistic(F64)
+    H = Problem(case.model, case.batches(29), strategy="linearized").hessian(1, 1)
+    for V in case.rhs(12).split(3):
+        torch.testing.assert_close(H(V), V @ case.H, rtol=1e-9, atol=1e-11)
+
+
+def test_past_the_budget_graphs_are_dropped_after_use() -> None:
+    case = small_mlp(F64, n=200)
+    small = Problem(case.model, case.batches(50), memory_budget=20_000).hessian(1, 1)
+    large = Problem(case.model, case.batches(50)).hessian(1, 1)
+    V = case.rhs(1)
+    torch.testing.assert_close(small(V), large(V))
+    assert not small.kept.products
+    assert large.kept.complete
+    assert f"the budget is {20_000}" in small.plan.why
+
+
+class TestPin:
+    def test_a_pinned_problem_repeats_a_solve_to_the_last_bit(self) -> None:
+        case = small_mlp(torch.float32)
+        b = case.rhs(4)
+
+        def solve(problem: Problem) -> Any:
+            return problem.solve("cg", b, hessian_perturbation=case.damping, rtol=1e-5, atol=0.0)
+
+        first = Problem(case.model, case.batches(9))
+        first.pin({"product": "forward", "rows_at_once": 4, "chunk_points": 10, "why": "elsewhere"})
+        expected = solve(first)
+        again = Problem(case.model, case.batches(9))
+        again.hessian(1, 1)(b)  # whatever it did before
+        again.pin(json.loads(json.dumps(expected.info["strategy"])))
+        found = solve(again)
+        assert torch.equal(found.x, expected.x)
+        assert found.info["strategy"] == expected.info["strategy"]
+        assert found.info["strategy"]["why"] == "elsewhere"
+
+    def test_none_chooses_again(self) -> None:
+        case = small_mlp(F64)
+        problem = Problem(case.model, case.batches(9))
+        problem.pin({"product": "forward", "rows_at_once": 1, "chunk_points": 3})
+        assert problem.hessian(1, 1).plan.chunk_points == 3
+        problem.pin(None)
+        assert problem.hessian(1, 4).plan.product == "graph"
+
+    @pytest.mark.parametrize(
+        "plan",
+        [
+            {},
+            {"product": "graph"},
+            {"product": "magic", "rows_at_once": 1, "chunk_points": 1},
+            {"product": "graph", "rows_at_once": 0, "chunk_points": 1},
+        ],
+    )
+    def test_what_is_no_plan_is_refused(self, plan: Any) -> None:
+        case = small_mlp(F64)
+        with pytest.raises(InvalidOption, match=r"no product strategy.*info"):
+            Problem(case.model, case.batches(9)).pin(plan)
+
+
+class TestAttention:
+    def test_the_switch_of_kernels_is_told(self) -> None:
+        torch.manual_seed(0)
+        module, x, y = transformer()
+        problem = Problem(TorchTwiceDifferentiable(module.eval(), nn.CrossEntropyLoss()), [(x, y)])
+        info = problem.solve("cg", torch.ones(problem.num_params), hessian_perturbation=1.0, maxiter=2).info
+        assert "math kernel" in info["strategy"]["attention"]
+
+    @pytest.mark.parametrize("module", [nn.TransformerEncoderLayer, nn.MultiheadAttention])
+    def test_torchs_own_modules_are_noticed(self, module: Callable[..., nn.Module]) -> None:
+        class Mean(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = module(4, 2, batch_first=True)
+                self.out = nn.Linear(4, 2)
+
+            def forward(self, x: Tensor) -> Tensor:
+                mixed = self.inner(x) if module is nn.TransformerEncoderLayer else self.inner(x, x, x)[0]
+                return self.out(mixed.mean(dim=1))  # type: ignore[no-any-return]
+
+        model = TorchTwiceDifferentiable(Mean().eval(), nn.CrossEntropyLoss())
+        problem = Problem(model, [(torch.randn(5, 3, 4), torch.tensor([0, 1, 0, 1, 1]))])
+        assert "attention" in problem.description
+
+    def test_a_model_without_it_says_nothing(self) -> None:
+        case = small_mlp(F64)
+        assert "attention" not in Problem(case.model, case.batches(9)).description
