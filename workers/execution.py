@@ -19,7 +19,8 @@ from workers.member import Member
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressReporter
 from workers.rates import RateRecorder
-from workers.solving import Resources, SolveRun, target_residual
+from workers.solver_call import target_residual
+from workers.solving import Resources, SolveRun
 from workers.stop import StopSignal
 
 __all__ = ["Executor"]

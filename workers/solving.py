@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 import torch
@@ -17,12 +15,10 @@ from ihvp.blobs.store import BlobStore
 from ihvp.errors import IhvpError
 from ihvp.factors.index import FactorIndex
 from ihvp.jobs.store import JobStore
-from ihvp.jobs.submission import JobRequest
-from ihvp.methods import METHODS, InversionMethod, TerminationStatus, default_rtol, parse_options
+from ihvp.methods import TerminationStatus
 from ihvp.settings import Settings
-from solvers import InverseHvpResult, InversionRegistry
+from solvers import InverseHvpResult
 from workers.block import Block
-from workers.checkpoints import JobCheckpoints
 from workers.ending import Ending
 from workers.factor_store import BlobFactors
 from workers.faults import is_out_of_memory, out_of_memory, unforeseen
@@ -32,9 +28,10 @@ from workers.problem_cache import ProblemCache
 from workers.rates import RateRecorder, cost_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
+from workers.solver_call import SolverCall
 from workers.stop import StopReason
 
-__all__ = ["Resources", "SolveRun", "target_residual"]
+__all__ = ["Resources", "SolveRun"]
 
 _log = structlog.get_logger(__name__)
 
@@ -95,12 +92,14 @@ class SolveRun:
     def execute(self) -> None:
         """Does the work, phase by phase, as long as somebody wants it."""
         try:
-            with self._phase(self._members, "loading", at_once=not self._warm):
-                self._model()
-        except Exception as error:  # the boundary: one job's fault must not end the worker
+            self._execute()
+        except Exception as error:  # the boundary: a job's fault must not end the worker
             for member in self._members:
                 self._fail(member, error)
-            return
+
+    def _execute(self) -> None:
+        with self._phase(self._members, "loading", at_once=not self._warm):
+            self._model()
         for member in self._waiting(self._members):
             self._read(member)
         self._solve(self._waiting(self._members))
@@ -190,61 +189,13 @@ class SolveRun:
         return alone
 
     def _call(self, model: LoadedModel, block: Block, first: Tensor | None) -> InverseHvpResult[Tensor]:
-        request = self._request
-        problem = model.problem_for(request.curvature)
-        options = self._options()
-        if first is not None and bool(first.isfinite().all()) and self._takes(model, "x0"):
-            options["x0"] = first.reshape(block.rhs.shape)
-
-        def solve() -> InverseHvpResult[Tensor]:
-            damping = request.hessian_perturbation
-            return problem.solve(request.method, block.rhs, hessian_perturbation=damping, callback=block, **options)
-
-        checkpoints = self._checkpoints(model, block)
-        if checkpoints is not None:
-            options["checkpoints"] = checkpoints
-        result: InverseHvpResult[Tensor] | None = None
-        if checkpoints is not None and checkpoints.resume is not None:
-            try:
-                problem.pin(checkpoints.resume.facts.get("plan"))
-                result = solve()
-            except Exception as error:
-                checkpoints.leave_aside(error)
-            finally:
-                problem.pin(None)
-        if result is None:
-            result = solve()
-        self._models.settle(request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
+        call = SolverCall(self._settings, self._store, self._blobs, model, self._request)
+        result = call(block, first)
+        self._models.settle(self._request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
         if self._rates is not None:
             columns, phases = len(result.info["certificate"]), block.members[0].timings
-            self._rates.note(cost_of(request, model, columns, result.info, phases))
+            self._rates.note(cost_of(self._request, model, columns, result.info, phases))
         return result
-
-    def _checkpoints(self, model: LoadedModel, block: Block) -> JobCheckpoints | None:
-        """Where the state of the solve is saved; that of a block of several jobs belongs to none of them."""
-        if len(block.members) > 1 or not self._takes(model, "checkpoints"):
-            return None
-        (member,) = block.members
-        member.checkpoints = JobCheckpoints(
-            self._store, self._blobs, member.job, member.stop, interval_s=self._settings.checkpoint_s
-        )
-        return member.checkpoints
-
-    def _takes(self, model: LoadedModel, option: str) -> bool:
-        """Whether the method's function has an argument of this name."""
-        function: Callable[..., Any] = InversionRegistry.get(type(model.problem.model), self._request.method)
-        return option in inspect.signature(function).parameters
-
-    def _options(self) -> dict[str, Any]:
-        """The options with the service's defaults, which are not always the library's."""
-        request = self._request
-        options = parse_options(request.method, request.options).model_dump(exclude_none=True)
-        rtol = target_residual(request)
-        if rtol is not None:
-            options["rtol"] = rtol
-        if request.method is InversionMethod.Direct:
-            options["memory_budget"] = self._settings.memory_budget
-        return options
 
     def _finish(self, model: LoadedModel, member: Member, part: InverseHvpResult[Tensor], *, complete: bool) -> None:
         with member.speaking():
@@ -262,6 +213,8 @@ class SolveRun:
 
     def _fail(self, member: Member, error: Exception) -> None:
         """Ends a job with what went wrong."""
+        if member.ending is not None:
+            return
         with member.speaking():
             if is_out_of_memory(error):
                 self._clear()
@@ -282,12 +235,3 @@ class SolveRun:
             for member in members:
                 stack.enter_context(member.phase(name, at_once=at_once))
             yield
-
-
-def target_residual(request: JobRequest) -> float | None:
-    """The relative residual at which a right-hand side is done; None where the method has none to reach."""
-    option = METHODS[request.method].options.model_fields.get("rtol")
-    if option is None:
-        return None
-    rtol: float | None = request.options.get("rtol", option.default)
-    return default_rtol(request.model.spec.dtype) if rtol is None else rtol

@@ -17,6 +17,7 @@ from celery import Celery
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import BlobNotFound
+from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
@@ -26,6 +27,7 @@ from ihvp.up.embedded_store import EmbeddedStore
 from tests.store.samples import LAYOUT, RESULT, job_request, model_spec, new_id
 from workers.broker import make_celery, publish_token, waiting_tokens
 from workers.reconciler import Reconciler
+from workers.retention import Retention
 
 ROOT = Path(__file__).parents[2]
 SHORT_S = 0.03
@@ -205,6 +207,37 @@ class TestRetention:
         reconciler.round()
         assert {blob.digest for blob in blobs} == {weights, rhs, young}
         assert orphan not in {blob.digest for blob in blobs}
+
+    def test_a_factor_stays_while_it_is_used_and_goes_when_it_is_not(
+        self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore
+    ) -> None:
+        models, index = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
+        digest = put(blobs, b"factor", age_s=3600)
+        index.keep("name", digest, 6)
+        patient = settings.model_copy(update={"retention_s": 60.0})
+        assert not Retention(patient, store, models, index, blobs).sweep()
+        assert blobs.stat(digest).size == 6
+        time.sleep(2 * SHORT_S)
+        removed = Retention(settings, store, models, index, blobs).sweep()
+        assert (removed.factors, removed.blobs) == (1, 1)
+        assert index.find("name") is None
+        index.close()
+
+    def test_the_state_of_an_interrupted_solve_stays_until_its_job_has_ended(
+        self, store: RedisJobStore, blobs: FilesystemBlobStore, reconciler: Reconciler
+    ) -> None:
+        job_id = queue(store)
+        store.claim("worker", 60.0)
+        digest = put(blobs, b"state", age_s=3600)
+        store.checkpoint(job_id, 1, digest)
+        store.release(job_id, 1)
+        reconciler.round()
+        assert blobs.stat(digest).size == 5
+        store.request_cancel(job_id)
+        time.sleep(2 * SHORT_S)
+        reconciler.round()
+        with pytest.raises(BlobNotFound):
+            blobs.stat(digest)
 
     def test_what_a_broken_off_upload_left_is_removed(self, settings: Settings, blobs: FilesystemBlobStore) -> None:
         writing = blobs.writer()
