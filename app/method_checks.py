@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ihvp.costs.model import work_of
 from ihvp.errors import HessianTooLarge, InvalidOption, SolveTooLarge
-from ihvp.methods import InversionMethod, Preconditioning, default_rtol, parse_options
+from ihvp.methods import InversionMethod, Preconditioning
 from ihvp.perturbation import check_patterns, describe
 
 if TYPE_CHECKING:
     from ihvp.costs.workload import Task, Workload
     from ihvp.models.spec import LayoutEntry
 
-__all__ = ["check_memory", "check_perturbation", "check_ranks", "filled_options"]
+__all__ = ["check_memory", "check_perturbation", "check_ranks"]
 
 ONE_LAMBDA: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Kfac, InversionMethod.Ekfac})
 """Methods that take what their factors leave out for λ I, and divide by it; so does arnoldi with woodbury."""
@@ -22,19 +22,6 @@ RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflat
 DEFAULT_ARNOLDI_RANK: Final = 10
 
 Perturbation = float | str | Mapping[str, float]
-
-
-def filled_options(method: InversionMethod, options: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """The options after the service's defaults: what a job record shows is what is run.
-
-    Raises:
-        UnknownOption: A name that the method does not have.
-        InvalidOption: A value of the wrong type or outside its range.
-    """
-    filled = parse_options(method, options).model_dump()
-    if "rtol" in filled and filled["rtol"] is None:
-        filled["rtol"] = default_rtol(dtype)
-    return filled
 
 
 def check_perturbation(task: Task, perturbation: Perturbation, layout: list[LayoutEntry]) -> None:

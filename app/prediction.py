@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.health import live_workers
-from app.method_checks import check_perturbation, check_ranks, filled_options
+from app.method_checks import check_perturbation, check_ranks
 from app.submission import CheckedJob, check_job
 from ihvp.costs.prediction import predict
 from ihvp.costs.workload import Task
@@ -68,15 +69,12 @@ def _predicted(checked: CheckedJob, method: InversionMethod, known: Known, servi
 
 def _with_defaults(method: InversionMethod, checked: CheckedJob) -> Task:
     """The method as it runs where only the tolerance is given."""
-    options = filled_options(method, {}, checked.request.model.spec.dtype)
+    task = Task.of(method, {}, checked.request.model.spec.dtype)
     # The rtol of lissa is that of its updates, not of the residual.
-    if (
-        checked.task.rtol is not None
-        and "rtol" in options
-        and InversionMethod.Lissa not in (method, checked.task.method)
-    ):
-        options["rtol"] = checked.task.rtol
-    return Task(method, options)
+    same_meaning = InversionMethod.Lissa not in (method, checked.task.method)
+    if task.rtol is None or checked.task.rtol is None or not same_meaning:
+        return task
+    return replace(task, options={**task.options, "rtol": checked.task.rtol})
 
 
 def _refusal(checked: CheckedJob, task: Task) -> str | None:

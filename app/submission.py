@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 from ulid import ULID
 
-from app.method_checks import check_memory, check_perturbation, check_ranks, filled_options
+from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
@@ -82,7 +82,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     method = InversionMethod(submission.method)
     parse_options(method, submission.options)  # the cheapest fault to find comes first
     found = await _find_model(services, submission.model)
-    task = Task(method, filled_options(method, submission.options, found.model.spec.dtype))
+    task = Task.of(method, submission.options, found.model.spec.dtype)
     check_ranks(task, found.model.num_params)
     check_perturbation(task, submission.hessian_perturbation, found.layout)
     workload = _workload(submission, found)

@@ -36,7 +36,6 @@ _GIVEN_UP: Final = _STOPPED | {
     TerminationStatus.Breakdown.value,
     TerminationStatus.NonFinite.value,
 }
-# Only these do nothing beside products that would count.
 _TIMED: Final = frozenset({InversionMethod.Cg, InversionMethod.Minres})
 
 
@@ -69,7 +68,8 @@ def cost_of(
         info: Of the solver's result.
         phases: Seconds of the phases before it: ``load``, ``rhs``.
     """
-    spec, task = request.model.spec, Task(request.method, request.options)
+    spec = request.model.spec
+    task = Task.of(request.method, request.options, spec.dtype)
     workload = Workload(
         model=request.model.digest,
         curvature=request.curvature,
@@ -85,8 +85,11 @@ def cost_of(
     # A solver that someone registered may say less than ours do.
     timings, products = info.get("timings", {}), float(info.get("hvps", 0.0))
     statuses = {str(entry["status"]) for entry in info["certificate"]}
-    # The products that certify are among those counted.
+    # What these do beside products grows with their number, so it is counted in; the certifying ones are among them.
     timed = timings.get("solve", 0.0) + timings.get("certify", 0.0)
+    per_product = model.problem_for(request.curvature).seconds_per_product
+    if task.method in _TIMED and products:
+        per_product = timed / products
     seen = Observation(
         model=workload.model,
         curvature=workload.curvature,
@@ -102,7 +105,7 @@ def cost_of(
         rtol=task.rtol,
         seconds=phases.get("rhs", 0.0) + sum(timings.values()),
         load_s=phases.get("load", 0.0),
-        seconds_per_product=timed / products if task.method in _TIMED and products else None,
+        seconds_per_product=per_product,
         products=products,
         iterations=max(int(entry["iterations"]) for entry in info["certificate"]),
         reached=not statuses & _GIVEN_UP,

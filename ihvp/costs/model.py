@@ -35,6 +35,7 @@ class Work:
             them again where a worker has kept what they made.
         per_iteration: Products of a right-hand side in an iteration.
         flops: Arithmetic outside the products that grows faster than p.
+        rows: Vectors that are multiplied together; 0 for the right-hand sides.
     """
 
     certain_bytes: int
@@ -42,6 +43,7 @@ class Work:
     setup_products: float = 0.0
     per_iteration: float = 0.0
     flops: float = 0.0
+    rows: int = 0
 
 
 def work_of(workload: Workload, task: Task) -> Work:
@@ -63,7 +65,7 @@ def _direct(w: Workload, _: Any) -> Work:
     # One product a column of H, then a Cholesky factorisation in p³/3 and two triangular solves a right-hand side.
     dense = dense_hessian_bytes(w.num_params, w.dtype)
     flops = w.num_params**3 / 3 + 2 * w.columns * w.num_params**2
-    return Work(dense, dense + w.vectors(2), w.num_params, 0.0, flops)
+    return Work(dense, dense + w.vectors(2), w.num_params, 0.0, flops, rows=w.num_params)
 
 
 def _cg(w: Workload, options: Any) -> Work:
@@ -89,14 +91,15 @@ def _arnoldi(w: Workload, options: Any) -> Work:
     dimension = min(int(options.get("krylov_dimension") or max(2 * rank + 1, 20)), w.num_params)
     flops = RESTARTS * 4.0 * w.num_params * dimension**2
     basis = w.panel(dimension)
-    return Work(basis + w.vectors(2), basis + w.panel(rank) + w.vectors(3), RESTARTS * dimension, 0.0, flops)
+    held = basis + w.panel(rank) + w.vectors(3)
+    return Work(basis + w.vectors(2), held, RESTARTS * dimension, 0.0, flops, rows=1)
 
 
 def _nystrom(w: Workload, options: Any) -> Work:
     # The random matrix and its product with H, then the eigenvectors in their place; orthogonalising takes 4 p r².
     rank = eigenpairs(options.get("rank"), w.num_params)
     sketch = w.panel(2 * rank)
-    return Work(sketch + w.vectors(2), sketch + w.vectors(3), rank, 0.0, _sketch_flops(w, rank))
+    return Work(sketch + w.vectors(2), sketch + w.vectors(3), rank, 0.0, _sketch_flops(w, rank), rows=rank)
 
 
 def _kfac(w: Workload, options: Any) -> Work:

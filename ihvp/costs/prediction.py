@@ -16,7 +16,7 @@ from ihvp.methods import InversionMethod
 
 __all__ = ["Basis", "Estimate", "predict"]
 
-NEAREST: Final = 5
+NEAREST: Final = 3
 """Observations whose median counts: enough to outvote one disturbed run."""
 PRODUCT_FLOOR_S: Final = 2e-4
 """What a product takes however small the model: tens of kernel launches from Python."""
@@ -32,6 +32,10 @@ CLUSTERED: Final = 1 / 3
 """Iterations that eigenvalues in clusters leave of what the condition number alone would take."""
 PRECONDITIONED: Final = 0.6
 """Iterations that a preconditioner leaves."""
+BY_DAMPING: Final = -0.4
+"""Exponent of λ in iterations: √κ alone has -1/2; -0.2 to -0.5 were measured, the least in large blocks."""
+BY_COLUMNS: Final = -0.2
+"""Exponent of k in the iterations of a block, which searches the spaces of all columns; 0 to -0.4 were measured."""
 LEAST_DAMPING: Final = 1e-12
 UNKNOWN_DAMPING: Final = 1e-2
 KRYLOV: Final = frozenset({InversionMethod.Cg, InversionMethod.Minres, InversionMethod.Auto})
@@ -69,7 +73,7 @@ def predict(workload: Workload, task: Task, known: Known) -> Estimate:
     """What a method takes on a workload, given what was observed."""
     work = work_of(workload, task)
     same = [o for o in known.here if _same_method(o, task)]
-    product_s, product_basis = _product_seconds(workload, known)
+    product_s, product_basis = _product_seconds(workload, work.rows or workload.columns, known)
     iterations, iteration_basis = _iterations(workload, task, work, known)
     setup = _setup_products(work, same)
     products = setup + workload.columns * (work.per_iteration * iterations + 1)  # one more to certify
@@ -88,12 +92,14 @@ def _same_method(o: Observation, task: Task) -> bool:
     return (o.method, o.preconditioner, o.rank) == (task.method, task.preconditioner, task.rank)
 
 
-def _product_seconds(w: Workload, known: Known) -> tuple[float, Basis]:
+def _product_seconds(w: Workload, rows: int, known: Known) -> tuple[float, Basis]:
     """Seconds a product: measured here; or else in proportion to p n, above the floor, from the nearest in size."""
     here = [o for o in known.here if o.seconds_per_product]
     # A preconditioner's own work is in the seconds of its products.
     here = [o for o in here if o.preconditioner is None] or here
     if here:
+        # A vector in a large block may cost a fraction of what it costs alone.
+        here.sort(key=lambda o: abs(math.log(o.columns / rows)))
         return median(o.seconds_per_product or 0.0 for o in here[:NEAREST]), Basis.ThisModel
     timed = [o for o in known.recent if o.seconds_per_product]
     # How often a weight is used for a point depends on the architecture (convolutions, sequences), so kin comes first.
@@ -138,13 +144,11 @@ def _scaled(w: Workload, task: Task, seen: Sequence[Observation]) -> float:
         return abs(_decades(o.damping, w.damping)) + abs(math.log10(o.columns / w.columns))
 
     def scaled(o: Observation) -> float:
-        # As √κ does while λ is small beside λmax and large beside λmin, and as the logarithm of the tolerance.
-        factor = 10 ** (_decades(o.damping, w.damping) / 2)
+        factor = 10 ** (-BY_DAMPING * _decades(o.damping, w.damping))
         if task.rtol is not None and o.rtol is not None:
             factor *= math.log(2 / task.rtol) / math.log(2 / o.rtol)
         if task.method is InversionMethod.Cg and o.method is InversionMethod.Cg:
-            # A block searches the spaces of all its columns: between no gain and one in proportion to k.
-            factor *= math.sqrt(o.columns / w.columns)
+            factor *= (w.columns / o.columns) ** BY_COLUMNS
         return max(1.0, o.iterations * factor)
 
     return median(scaled(o) for o in sorted(seen, key=distance)[:NEAREST])
@@ -173,11 +177,9 @@ def _setup_products(work: Work, same: Sequence[Observation]) -> float:
 def _other_seconds(work: Work, same: Sequence[Observation], known: Known, product_s: float) -> float:
     """Seconds beside the products: of this method here, or else loading and storing, and the arithmetic by formula."""
     if same:
-        return _beside(same, product_s)
+        # With the very seconds a product that its products are taken at: a like job is then predicted to take as long.
+        return median(o.seconds - o.products * product_s for o in same[:NEAREST])
     # What other methods leave beside their products may be their own arithmetic; these have none.
     plain = [o for o in known.here if o.method in KRYLOV and o.preconditioner is None]
-    return max(0.0, _beside(plain, product_s) if plain else JOB_S) + work.flops / FLOPS_PER_S
-
-
-def _beside(seen: Sequence[Observation], product_s: float) -> float:
-    return median(o.seconds - o.products * (o.seconds_per_product or product_s) for o in seen[:NEAREST])
+    beside = [max(0.0, o.seconds - o.products * (o.seconds_per_product or product_s)) for o in plain[:NEAREST]]
+    return (median(beside) if beside else JOB_S) + work.flops / FLOPS_PER_S

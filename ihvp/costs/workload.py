@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ihvp.methods import Curvature, InversionMethod
+from ihvp.methods import Curvature, InversionMethod, default_rtol, parse_options
 
 __all__ = ["Task", "Workload"]
 
@@ -62,6 +62,19 @@ class Task:
 
     method: InversionMethod
     options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, method: InversionMethod, options: dict[str, Any], dtype: str) -> Task:
+        """A method with its options, and the service's defaults for those that were left out.
+
+        Raises:
+            UnknownOption: A name that the method does not have.
+            InvalidOption: A value of the wrong type or outside its range.
+        """
+        filled = parse_options(method, options).model_dump()
+        if "rtol" in filled and filled["rtol"] is None:
+            filled["rtol"] = default_rtol(dtype)
+        return cls(method, filled)
 
     @property
     def preconditioner(self) -> str | None:

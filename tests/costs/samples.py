@@ -6,18 +6,14 @@ from typing import Any
 
 from ihvp.costs.observation import Known, Observation
 from ihvp.costs.workload import Task, Workload
-from ihvp.methods import Curvature, InversionMethod, default_rtol, parse_options
+from ihvp.methods import Curvature, InversionMethod
 
 HERE, ELSEWHERE = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 def task(method: str = "cg", **options: Any) -> Task:
     """A method with its defaults filled in, as the service does."""
-    named = InversionMethod(method)
-    parsed = parse_options(named, options).model_dump()
-    if "rtol" in parsed and parsed["rtol"] is None:
-        parsed["rtol"] = default_rtol("float32")
-    return Task(named, parsed)
+    return Task.of(InversionMethod(method), options, "float32")
 
 
 def workload(p: int = 1000, n: int = 500, k: int = 4, **changes: Any) -> Workload:

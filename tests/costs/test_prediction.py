@@ -71,10 +71,11 @@ def test_iterations_follow_lambda_tolerance_and_the_size_of_the_block() -> None:
         return predict(asked, task("cg", **options), seen).products / asked.columns - 1
 
     assert iterations() == pytest.approx(20, rel=0.05)
-    assert iterations(damping=0.001) == pytest.approx(200, rel=0.05)
-    assert iterations(damping=10.0) == pytest.approx(2, rel=0.3)
+    assert 20 * 100**0.3 < iterations(damping=0.001) < 20 * 100**0.5
+    assert 1 <= iterations(damping=10.0) < 20 / 100**0.3
     assert iterations(rtol=1e-10) == pytest.approx(20 * math.log(2e10) / math.log(2e5), rel=0.05)
-    assert iterations(k=1) == pytest.approx(40, rel=0.05)
+    assert 20 < iterations(k=1) < 40
+    assert 10 < iterations(k=16) < 20
     assert iterations(damping=0.0) <= 10 * 1000
     assert iterations(damping=None) == pytest.approx(20, rel=0.05)
 
