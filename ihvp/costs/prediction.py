@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from statistics import median
@@ -18,7 +18,9 @@ __all__ = ["Basis", "Estimate", "predict"]
 
 NEAREST: Final = 3
 """Observations whose median counts: enough to outvote one disturbed run."""
-PRODUCT_FLOOR_S: Final = 2e-4
+ABOUT: Final = 0.3
+"""Observations at most twice as far off count as near as the nearest."""
+PRODUCT_FLOOR_S: Final = 5e-4
 """What a product takes however small the model: tens of kernel launches from Python."""
 SECONDS_PER_PN: Final = 4e-10
 """Float32 seconds for each parameter and point: forward and backward passes, twice, on one CPU thread."""
@@ -73,18 +75,14 @@ def predict(workload: Workload, task: Task, known: Known) -> Estimate:
     """What a method takes on a workload, given what was observed."""
     work = work_of(workload, task)
     same = [o for o in known.here if _same_method(o, task)]
-    product_s, product_basis = _product_seconds(workload, work.rows or workload.columns, known)
+    product_s, product_basis = _product_seconds(workload, work, same, known)
     iterations, iteration_basis = _iterations(workload, task, work, known)
     setup = _setup_products(work, same)
     products = setup + workload.columns * (work.per_iteration * iterations + 1)  # one more to certify
     seconds = products * product_s + _other_seconds(work, same, known, product_s)
-    # Blocks of products may be cheaper than those that were timed, so what is beside them may be negative.
-    seconds = max(seconds, products * product_s / 10)
     if workload.influence:
         seconds += workload.columns * product_s  # one forward-mode pass of all points' losses along each x
     basis = max(product_basis, iteration_basis, key=list(Basis).index)
-    if same and not work.per_iteration:
-        basis = Basis.ThisModel  # its whole time was measured here, however it divides
     return Estimate(work.certain_bytes, work.bytes, math.ceil(products), seconds, basis)
 
 
@@ -92,16 +90,19 @@ def _same_method(o: Observation, task: Task) -> bool:
     return (o.method, o.preconditioner, o.rank) == (task.method, task.preconditioner, task.rank)
 
 
-def _product_seconds(w: Workload, rows: int, known: Known) -> tuple[float, Basis]:
+def _product_seconds(w: Workload, work: Work, same: Sequence[Observation], known: Known) -> tuple[float, Basis]:
     """Seconds a product: measured here; or else in proportion to p n, above the floor, from the nearest in size."""
     here = [o for o in known.here if o.seconds_per_product]
-    # A preconditioner's own work is in the seconds of its products.
-    here = [o for o in here if o.preconditioner is None] or here
+    # Its own are in blocks of its own size; and a preconditioner's work is in the seconds of its products.
+    own = [o for o in same if o.seconds_per_product]
+    here = own or [o for o in here if o.preconditioner is None] or here
     if here:
         # A vector in a large block may cost a fraction of what it costs alone.
-        here.sort(key=lambda o: abs(math.log(o.columns / rows)))
-        return median(o.seconds_per_product or 0.0 for o in here[:NEAREST]), Basis.ThisModel
-    timed = [o for o in known.recent if o.seconds_per_product]
+        rows = work.rows if work.rows and not own else w.columns
+        alike = _closest(here, lambda o: abs(math.log10(o.columns / rows)))
+        return median(o.seconds_per_product or 0.0 for o in alike), Basis.ThisModel
+    # A product that is hardly more than the floor tells nothing of what grows with p n.
+    timed = [o for o in known.recent if (o.seconds_per_product or 0.0) > 2 * PRODUCT_FLOOR_S]
     # How often a weight is used for a point depends on the architecture (convolutions, sequences), so kin comes first.
     kin = [o for o in timed if o.architecture == w.architecture] or timed
     size = w.num_params * w.num_points
@@ -112,9 +113,9 @@ def _product_seconds(w: Workload, rows: int, known: Known) -> tuple[float, Basis
 
 
 def _rate(o: Observation) -> float:
-    """Float32 seconds for each parameter and point; a product of a tiny model is all floor, hence at least a tenth."""
-    seconds = o.seconds_per_product or 0.0
-    return max(seconds - PRODUCT_FLOOR_S, seconds / 10) / (o.num_params * o.num_points * _width(o.dtype))
+    """Float32 seconds for each parameter and point, beyond the floor."""
+    seconds = (o.seconds_per_product or 0.0) - PRODUCT_FLOOR_S
+    return seconds / (o.num_params * o.num_points * _width(o.dtype))
 
 
 def _width(dtype: str) -> float:
@@ -151,7 +152,13 @@ def _scaled(w: Workload, task: Task, seen: Sequence[Observation]) -> float:
             factor *= (w.columns / o.columns) ** BY_COLUMNS
         return max(1.0, o.iterations * factor)
 
-    return median(scaled(o) for o in sorted(seen, key=distance)[:NEAREST])
+    return median(scaled(o) for o in _closest(seen, distance))
+
+
+def _closest(seen: Sequence[Observation], distance: Callable[[Observation], float]) -> Sequence[Observation]:
+    """The newest of those that are about as near as the nearest; ``distance`` is in powers of ten."""
+    least = min(distance(o) for o in seen)
+    return [o for o in seen if distance(o) <= least + ABOUT][:NEAREST]
 
 
 def _decades(seen: float | None, wanted: float | None) -> float:
@@ -176,10 +183,9 @@ def _setup_products(work: Work, same: Sequence[Observation]) -> float:
 
 def _other_seconds(work: Work, same: Sequence[Observation], known: Known, product_s: float) -> float:
     """Seconds beside the products: of this method here, or else loading and storing, and the arithmetic by formula."""
-    if same:
-        # With the very seconds a product that its products are taken at: a like job is then predicted to take as long.
-        return median(o.seconds - o.products * product_s for o in same[:NEAREST])
     # What other methods leave beside their products may be their own arithmetic; these have none.
     plain = [o for o in known.here if o.method in KRYLOV and o.preconditioner is None]
-    beside = [max(0.0, o.seconds - o.products * (o.seconds_per_product or product_s)) for o in plain[:NEAREST]]
-    return (median(beside) if beside else JOB_S) + work.flops / FLOPS_PER_S
+    measured = [
+        max(0.0, o.seconds - o.products * (o.seconds_per_product or product_s)) for o in (same or plain)[:NEAREST]
+    ]
+    return (median(measured) if measured else JOB_S) + (0.0 if same else work.flops / FLOPS_PER_S)

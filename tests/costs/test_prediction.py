@@ -8,7 +8,7 @@ import pytest
 
 from ihvp.costs.model import work_of
 from ihvp.costs.observation import Known
-from ihvp.costs.prediction import Basis, predict
+from ihvp.costs.prediction import PRODUCT_FLOOR_S, Basis, predict
 from ihvp.methods import Curvature, InversionMethod, dense_hessian_bytes
 from tests.costs.samples import ELSEWHERE, known, observation, task, workload
 
@@ -36,7 +36,7 @@ def test_every_method_is_predicted_when_nothing_is_known(method: str) -> None:
 
 
 def test_products_of_another_model_are_scaled_by_p_and_n() -> None:
-    rate, floor = 3e-10, 2e-4
+    rate, floor = 3e-10, PRODUCT_FLOOR_S
 
     def seen(p: int, n: int, dtype: str = "float32") -> object:
         width = 2 if dtype == "float64" else 1
@@ -54,8 +54,22 @@ def test_products_of_another_model_are_scaled_by_p_and_n() -> None:
         assert found.seconds - factorisation == pytest.approx(seconds, rel=0.01)
 
 
+def test_a_product_that_is_all_overhead_tells_nothing_of_larger_models() -> None:
+    tiny = observation(model=ELSEWHERE, num_params=4, num_points=10, seconds_per_product=PRODUCT_FLOOR_S)
+    wanted = workload(p=100_000)
+    found = predict(wanted, task("direct"), known(recent=(tiny,)))
+    assert found == predict(wanted, task("direct"), Known())
+
+
+def test_the_seconds_of_a_product_are_those_of_blocks_of_its_size() -> None:
+    alone = [observation(columns=1, seconds_per_product=3e-3) for _ in range(4)]
+    block = observation(columns=64, seconds_per_product=0.5e-3, products=64 * 21.0)
+    few, many = (predict(workload(k=k), task(), known(*alone, block)) for k in (1, 64))
+    assert few.seconds / few.products > 3 * many.seconds / many.products
+
+
 def test_models_of_the_same_architecture_tell_more() -> None:
-    network = observation(model=ELSEWHERE, seconds_per_product=1e-3)
+    network = observation(model=ELSEWHERE, seconds_per_product=2e-3)
     convolution = observation(model=ELSEWHERE, architecture="cnn", seconds_per_product=50e-3)
     plain = predict(workload(), task(), known(recent=(network,)))
     both = predict(workload(architecture="cnn"), task(), known(recent=(network, network, convolution)))
@@ -92,7 +106,7 @@ def test_the_observation_nearest_in_lambda_counts_and_one_odd_run_does_not() -> 
 def test_iterations_that_were_cut_short_or_of_another_curvature_do_not_count() -> None:
     cut = observation(iterations=1, reached=False)
     assert predict(workload(), task(), known(cut)).basis is Basis.Default
-    seen = observation(curvature=Curvature.Ggn, iterations=3)
+    seen = observation(curvature=Curvature.Ggn, iterations=3, seconds_per_product=2e-3)
     assert predict(workload(), task(), Known((), (seen,))).basis is Basis.Default
     assert predict(workload(curvature=Curvature.Ggn), task(), Known((), (seen,))).basis is Basis.OtherModels
 
