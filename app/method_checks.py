@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ihvp.costs.model import work_of
 from ihvp.errors import HessianTooLarge, InvalidOption, SolveTooLarge
 from ihvp.methods import InversionMethod, Preconditioning
-from ihvp.perturbation import check_patterns, describe
+from ihvp.perturbation import check_patterns, describe, least
 
 if TYPE_CHECKING:
     from ihvp.costs.workload import Task, Workload
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_memory", "check_perturbation", "check_ranks"]
 
-ONE_LAMBDA: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Kfac, InversionMethod.Ekfac})
-"""Methods that take what their factors leave out for λ I, and divide by it; so does arnoldi with woodbury."""
+FACTORED: Final = frozenset({"kfac", "ekfac"})
+"""Method or preconditioner: Kronecker factors are singular where inputs or gradients do not span their spaces."""
 RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflation.value})
 DEFAULT_ARNOLDI_RANK: Final = 10
 
@@ -29,27 +29,41 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
 
     Raises:
         UnknownParameters: A pattern matches no parameter.
-        InvalidOption: A parameter has no λ, or the method needs one λ > 0 for all.
+        InvalidOption: A parameter has no λ, or the method needs another.
     """
     if isinstance(perturbation, Mapping):
         check_patterns(perturbation, [entry.name for entry in layout])
-    if task.method not in ONE_LAMBDA and not task.options.get("woodbury"):
-        return
-    name = f"Method {task.method.value!r}" if task.method in ONE_LAMBDA else "Option 'woodbury'"
-    if isinstance(perturbation, Mapping):
+    needs_one, needs_some = _one_for_all(task), _above_zero(task)
+    if needs_one is not None and isinstance(perturbation, Mapping):
         raise InvalidOption(
-            f"{name} needs one λ for all parameters.",
+            f"{needs_one} needs one λ for all parameters.",
             given=describe(perturbation),
             allowed='a number > 0, or "auto"',
-            hint="direct, cg and minres take a λ by parameter.",
+            hint="direct, cg, minres, kfac and ekfac take a λ by parameter.",
         )
-    if perturbation == 0:
+    if needs_some is not None and least(perturbation) == 0:
         raise InvalidOption(
-            f"{name} divides by hessian_perturbation.",
-            given="hessian_perturbation 0",
+            f"{needs_some} needs hessian_perturbation > 0: what it inverts would be singular.",
+            given=f"hessian_perturbation {describe(perturbation)}",
             allowed='a number > 0, or "auto"',
-            hint='Give a hessian_perturbation; "auto" chooses one.',
+            hint='"auto" chooses one; for 0 use direct, minres, or cg without such a preconditioner.',
         )
+
+
+def _one_for_all(task: Task) -> str | None:
+    """What takes all that its low-rank part leaves out for λ I, if anything does."""
+    if task.method is InversionMethod.Nystrom:
+        return f"Method {task.method.value!r}"
+    return "Option 'woodbury'" if task.options.get("woodbury") else None
+
+
+def _above_zero(task: Task) -> str | None:
+    """What is singular without λ, if anything is."""
+    if task.method in FACTORED:
+        return f"Method {task.method.value!r}"
+    if task.preconditioner in FACTORED:
+        return f"Preconditioner {task.preconditioner!r}"
+    return _one_for_all(task)
 
 
 def check_ranks(task: Task, num_params: int) -> None:
@@ -103,7 +117,7 @@ def check_memory(workload: Workload, task: Task, budget: int) -> None:
     if workload.vectors(1) * 2 > budget // 2 and k > 1:
         hint = "Split the right-hand sides over several jobs"
     elif needed > 2 * workload.vectors(8):
-        hint = "Choose a smaller rank or Krylov space, or method 'cg' without a low-rank preconditioner"
+        hint = "Choose a smaller Krylov space, or method 'cg'"
     else:
         hint = "Choose fewer parameters with parameters.include"
     raise SolveTooLarge(

@@ -18,6 +18,8 @@ __all__ = ["Work", "eigenpairs", "most_iterations", "work_of"]
 DEFAULT_RANK: Final = 200
 SCALE_PROBES: Final = 10
 """Power iterations on each batch, from which lissa takes its scale when none is given."""
+MOST_OUTPUTS: Final = 64
+"""Outputs past which kfac draws targets instead of taking them all."""
 AUTO_PROBES: Final = 40
 RESTARTS: Final = 3
 """Times that a thick-restart Lanczos process fills its basis, as a rule of thumb."""
@@ -97,9 +99,10 @@ def _arnoldi(w: Workload, options: Any) -> Work:
 
 def _nystrom(w: Workload, options: Any) -> Work:
     # The random matrix and its product with H, then the eigenvectors in their place; orthogonalising takes 4 p r².
+    # Its rank is cut to the budget, so it is not certain to exceed it.
     rank = eigenpairs(options.get("rank"), w.num_params)
     sketch = w.panel(2 * rank)
-    return Work(sketch + w.vectors(2), sketch + w.vectors(3), rank, 0.0, _sketch_flops(w, rank), rows=rank)
+    return Work(w.vectors(2), sketch + w.vectors(3), rank, 0.0, _sketch_flops(w, rank), rows=rank)
 
 
 def _kfac(w: Workload, options: Any) -> Work:
@@ -130,15 +133,14 @@ def _preconditioned(base: Work, w: Workload, options: Any) -> Work:
     if kind in ("nystrom", "deflation"):
         # A deflation basis comes from a Lanczos process of twice its rank.
         width, products = (rank, rank) if kind == "nystrom" else (2 * rank, RESTARTS * 2 * rank)
-        certain, held, flops = w.panel(rank), w.panel(2 * width), _sketch_flops(w, width)
+        held, flops = w.panel(2 * width), _sketch_flops(w, width)
     elif kind in ("kfac", "ekfac"):
         made = (_kfac if kind == "kfac" else _ekfac)(w, {})
-        certain, held, flops, products = 0, made.bytes - w.vectors(3), made.flops, math.ceil(made.setup_products)
+        held, flops, products = made.bytes - w.vectors(3), made.flops, math.ceil(made.setup_products)
     else:
-        certain, held, flops, products = 0, w.panel(1), 0.0, 1
+        held, flops, products = w.panel(1), 0.0, 1
     return replace(
         base,
-        certain_bytes=base.certain_bytes + certain,
         bytes=base.bytes + held + w.vectors(1),
         setup_products=float(products),
         flops=flops,
@@ -160,9 +162,8 @@ def _kronecker(w: Workload) -> tuple[int, float]:
 
 def _gradient_kinds(w: Workload, options: Any) -> int:
     """Backward passes for the output factors: one for each output of the last layer, unless targets are drawn."""
-    if options.get("statistics", "type2") != "type2" or not w.shapes:
-        return 1
-    return w.shapes[-1][0] if w.shapes[-1] else 1
+    outputs = w.shapes[-1][0] if w.shapes and w.shapes[-1] else 1
+    return outputs if options.get("statistics", "type2") == "type2" and outputs <= MOST_OUTPUTS else 1
 
 
 _WORK: Final[dict[InversionMethod, Callable[[Workload, Any], Work]]] = {

@@ -11,7 +11,13 @@ import pytest
 from tests.app.conftest import MakeService
 from tests.app.driver import Service, npy, problem, tensors
 
-ONE_LAMBDA = [("nystrom", {}), ("kfac", {}), ("ekfac", {}), ("arnoldi", {"woodbury": True, "rank_estimate": 2})]
+ONE_LAMBDA: list[tuple[str, dict[str, Any]]] = [("nystrom", {}), ("arnoldi", {"woodbury": True, "rank_estimate": 2})]
+ABOVE_ZERO: list[tuple[str, dict[str, Any]]] = [
+    ("kfac", {}),
+    ("ekfac", {}),
+    ("cg", {"preconditioner": "kfac"}),
+    ("minres", {"preconditioner": "ekfac"}),
+]
 
 
 def submit(service: Service, *, dry_run: bool = False, **changes: Any) -> httpx.Response:
@@ -66,21 +72,35 @@ def test_a_parameter_without_a_lambda_is_named(service: Service) -> None:
     )
 
 
+@pytest.mark.parametrize(("method", "options"), [*ONE_LAMBDA, *ABOVE_ZERO])
+@pytest.mark.parametrize("perturbation", [0.0, {"*": 0.1, "bias": 0.0}])
+def test_what_is_singular_without_lambda_needs_one(
+    service: Service, method: str, options: dict[str, Any], perturbation: Any
+) -> None:
+    changes = {"method": method, "options": options, "hessian_perturbation": perturbation}
+    found = problem(submit(service, **changes), 422, "invalid_option")
+    if perturbation == 0 or (method, options) in ABOVE_ZERO:
+        assert "needs hessian_perturbation > 0" in found["message"]
+        assert '"auto"' in found["hint"]
+    for damping in (0.1, "auto"):
+        assert submit(service, **{**changes, "hessian_perturbation": damping}).status_code == 202
+
+
 @pytest.mark.parametrize(("method", "options"), ONE_LAMBDA)
-def test_methods_that_divide_by_lambda_need_one_above_zero(
+def test_what_takes_the_rest_for_lambda_needs_one_for_all(
     service: Service, method: str, options: dict[str, Any]
 ) -> None:
-    found = problem(submit(service, method=method, options=options), 422, "invalid_option")
-    assert "divides by hessian_perturbation" in found["message"]
-    assert '"auto"' in found["hint"]
     by_parameter = {"*": 0.1, "bias": 0.2}
     found = problem(
         submit(service, method=method, options=options, hessian_perturbation=by_parameter), 422, "invalid_option"
     )
     assert found["given"] == "*=0.1, bias=0.2"
-    assert "direct, cg and minres" in found["hint"]
-    for damping in (0.1, "auto"):
-        assert submit(service, method=method, options=options, hessian_perturbation=damping).status_code == 202
+    assert "direct, cg, minres" in found["hint"]
+
+
+@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "arnoldi", "kfac", "ekfac", "auto"])
+def test_the_other_methods_take_a_lambda_by_parameter(service: Service, method: str) -> None:
+    assert submit(service, method=method, hessian_perturbation={"*": 0.1, "bias": 0.2}).status_code == 202
 
 
 # --- options
@@ -144,11 +164,10 @@ def test_what_cannot_fit_the_budget_is_refused_by_what_would_help(make_service: 
 
     assert "'cg'" in refused("hessian_too_large", rhs=one, method="direct")["hint"]
     assert "Split the right-hand sides" in refused("solve_too_large", rhs=many)["hint"]
-    found = refused("solve_too_large", rhs=one, method="nystrom", options={"rank": 200})
-    assert found["given"] == f"{(2 * 200 + 2) * 1000 * 4} bytes"
-    assert "smaller rank" in found["hint"]
-    sketch = {"preconditioner": "nystrom", "preconditioner_rank": 300}
-    assert "smaller rank" in refused("solve_too_large", rhs=one, options=sketch)["hint"]
-    for method, options in (("cg", {}), ("nystrom", {"rank": 50}), ("kfac", {}), ("auto", {})):
+    found = refused("solve_too_large", rhs=one, method="arnoldi", options={"krylov_dimension": 300})
+    assert found["given"] == f"{(300 + 2) * 1000 * 4} bytes"
+    assert "smaller Krylov space" in found["hint"]
+    # A sketch is cut to the budget, so a large one is no reason to refuse.
+    for method, options in (("cg", {}), ("nystrom", {"rank": 900}), ("kfac", {}), ("arnoldi", {}), ("auto", {})):
         response = submit(service, model=model, rhs=one, method=method, options=options, hessian_perturbation=0.1)
         assert response.status_code == 202, response.text
