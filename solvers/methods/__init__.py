@@ -3,6 +3,16 @@
 from solvers.methods.arnoldi import LowRankRepresentation, solve_arnoldi
 from solvers.methods.cg import solve_cg
 from solvers.methods.direct import solve_direct
+from solvers.methods.ekfac import solve_ekfac
+from solvers.methods.kfac import solve_kfac
 from solvers.methods.lissa import solve_lissa
 
-__all__ = ["LowRankRepresentation", "solve_arnoldi", "solve_cg", "solve_direct", "solve_lissa"]
+__all__ = [
+    "LowRankRepresentation",
+    "solve_arnoldi",
+    "solve_cg",
+    "solve_direct",
+    "solve_ekfac",
+    "solve_kfac",
+    "solve_lissa",
+]

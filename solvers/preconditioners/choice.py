@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ihvp.errors import InvalidOption
 from ihvp.methods import Preconditioning
+from solvers.kronecker import kronecker_inverse
 from solvers.preconditioners.preconditioner import Preconditioner
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ DEFAULT_RANK: Final = 200
 
 Builder = Callable[["LinearSystem", int, int], Preconditioner | None]
 
-BUILDERS: Final[dict[Preconditioning, Builder]] = {}
+BUILDERS: Final[dict[Preconditioning, Builder]] = {
+    Preconditioning.Kfac: lambda system, _rank, seed: kronecker_inverse(system, "kfac", seed=seed)[0],
+    Preconditioning.Ekfac: lambda system, _rank, seed: kronecker_inverse(system, "ekfac", seed=seed)[0],
+}
 """One function a kind, ``(system, rank, seed)``; None where the solve was stopped before it was made."""
 
 

@@ -1,0 +1,116 @@
+"""Passes over a problem's training data that yield what enters each layer and gradients of each point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from torch import Tensor
+
+from solvers.kernels import twice_differentiable_kernels
+from solvers.kronecker.columns import LossColumns, Statistics
+from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
+from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
+
+if TYPE_CHECKING:
+    from solvers.problem import Problem
+
+__all__ = ["OnPoints", "Sweep"]
+
+OnPoints = Callable[[int], bool]
+"""Called with the points done in a pass; True stops it."""
+
+SHARE: Final = 8
+"""The share of the memory budget for what is made of a chunk beside its activations."""
+
+
+class Sweep:
+    """The training points of a problem, chunk by chunk within its memory budget.
+
+    Args:
+        problem: The problem.
+        statistics: Which gradients.
+        on_points: Hears of progress after each gradient of a chunk, and may stop.
+        layers: Which layers, if that is decided already.
+
+    Attributes:
+        layers: Those whose curvature is a Kronecker product.
+        others: Places of all other parameters.
+        divisor: What sums over all points are divided by.
+        stopped: Whether the last pass was.
+    """
+
+    def __init__(
+        self, problem: Problem, statistics: Statistics, on_points: OnPoints, layers: Sequence[Layer] | None = None
+    ) -> None:
+        self.divisor = statistics.divisor(problem)
+        self.stopped = False
+        self._problem = problem
+        self._columns = LossColumns(problem.terms, statistics)
+        self._on_points = on_points
+        self._uses: dict[object, Uses] = {}
+        with twice_differentiable_kernels():
+            for x, _ in problem.data.batches():
+                if _kind(x) not in self._uses:
+                    self._uses[_kind(x)] = uses_of(problem.snapshot, x[:1].to(problem.device))
+        if layers is None:
+            layers = [layer for layer in find_layers(list(self._uses.values())) if self._affordable(layer)]
+        self.layers = list(layers)
+        within = {place for layer in self.layers for place in layer.parameters}
+        self.others = [i for i in range(len(problem.snapshot.parameters)) if i not in within]
+
+    def chunks(self, *, others: bool) -> Iterator[tuple[Trace, Iterator[Gradients]]]:
+        """One pass; ends early where it is stopped.
+
+        Args:
+            others: Whether gradients by the parameters outside the layers are wanted.
+
+        Yields:
+            A run on a chunk, and its gradients in the directions of the loss, to be gone through once.
+        """
+        wanted = self.others if others else []
+        model = PointwiseModel(self._problem.snapshot, self.layers, wanted)
+        self.stopped = False
+        done = 0
+        with twice_differentiable_kernels():
+            for batch in self._problem.data.chunks(self._chunk_points(wanted)):
+                x, y = (part.to(self._problem.device) for part in batch)
+                trace = model.run(x, self._uses[_kind(x)])
+                yield trace, self._gradients(trace, y, done)
+                done += x.shape[0]
+                if self.stopped:
+                    return
+
+    def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
+        directions = self._columns.of(trace.output, y, done)
+        for i, direction in enumerate(directions, 1):
+            yield trace.gradients(direction, last=i == len(directions))
+            if self._on_points(done + y.shape[0] * i // len(directions)):
+                self.stopped = True
+                return
+
+    def _affordable(self, layer: Layer) -> bool:
+        """Whether the layer's factors may take their share: a vocabulary squared does not."""
+        out, inside = layer.matrix(self._problem.snapshot.parameters)
+        return (out**2 + inside**2) * 8 * SHARE <= self._problem.memory_budget
+
+    def _chunk_points(self, wanted: Sequence[int]) -> int:
+        """Points such that inputs and copies of parameters, each point on its own, fit their share."""
+        parameters = self._problem.snapshot.parameters
+        places = {layer.weight: layer for layer in self.layers}
+        largest = 0
+        for uses in self._uses.values():
+            rows = 0
+            for called, shape in zip(uses.layers, uses.outputs, strict=True):
+                if called.weight in places:
+                    out, inside = places[called.weight].matrix(parameters)
+                    rows += 2 * inside * (math.prod(shape) // out)
+            largest = max(largest, rows)
+        copies = 3 * sum(parameters[i].numel() for i in wanted)
+        size = parameters[0].element_size() * (largest + copies) + self._columns.bytes_per_point
+        return max(1, min(self._problem.chunk_points(), self._problem.memory_budget // (SHARE * size)))
+
+
+def _kind(x: Tensor) -> object:
+    return (x.shape[1:], x.dtype)

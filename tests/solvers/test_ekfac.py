@@ -1,0 +1,127 @@
+"""EK-FAC against dense Fisher matrices: its eigenvalues are the true ones in its bases, whatever the layers are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from solvers import IterationReport, Problem, TorchTwiceDifferentiable, solve_hvp
+from tests.solvers.fisher import dense_block, dense_factor, dense_fisher, places
+from tests.solvers.kronecker_cases import CASES, F64, Layered, factor_of, layered
+
+
+def fisher_of(case: Layered) -> Tensor:
+    return dense_fisher(case.module, case.point_loss, case.x, case.y, case.divisor)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_eigenvalues_are_the_diagonal_of_the_fisher_matrix_in_the_eigenbasis(name: str) -> None:
+    case = layered(name)
+    problem = case.problem()
+    H, parameters = fisher_of(case), list(problem.snapshot.parameters)
+    factor = factor_of(problem, "ekfac")
+    assert {problem.snapshot.names[i] for b in factor.blocks for i in b.parameters} == case.kronecker
+    for block in factor.blocks:
+        at = places(block, parameters)
+        Q = torch.kron(block.outputs, block.inputs)
+        true = (Q.T @ H[at][:, at] @ Q).diagonal().reshape(block.eigenvalues.shape)
+        torch.testing.assert_close(block.eigenvalues, true, rtol=1e-9, atol=1e-12 * float(H.abs().max()))
+    # With the diagonals of all other parameters, nothing of the trace is lost.
+    whole = dense_factor(factor, parameters)
+    outside = [i for i, name in enumerate(problem.snapshot.names) if name not in case.kronecker]
+    assert sorted(factor.diagonal) == outside
+    for i in outside:
+        start = sum(p.numel() for p in parameters[:i])
+        mine = slice(start, start + parameters[i].numel())
+        torch.testing.assert_close(whole.diagonal()[mine], H.diagonal()[mine], rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(whole.trace(), H.trace(), rtol=1e-10, atol=0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_block_is_further_from_the_fisher_matrix_than_with_kfac(name: str) -> None:
+    case = layered(name)
+    problem = case.problem()
+    H, parameters = fisher_of(case), list(problem.snapshot.parameters)
+    plain, corrected = factor_of(problem, "kfac"), factor_of(problem, "ekfac")
+    assert len(plain.blocks) == len(corrected.blocks) > 0
+    for a, b in zip(plain.blocks, corrected.blocks, strict=True):
+        at = places(a, parameters)
+        true = H[at][:, at]
+        before, after = float((dense_block(a) - true).norm()), float((dense_block(b) - true).norm())
+        assert after <= before + 1e-12 * float(true.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
+def test_one_weight_matrix_and_one_point_are_solved_exactly(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(4, 3).to(dtype)
+    x, y = torch.randn(1, 4, dtype=F64), torch.tensor([1])
+    H = dense_fisher(module, nn.CrossEntropyLoss(), x.to(dtype).double(), y)
+    b = torch.randn(2, 15, dtype=F64)
+    model = TorchTwiceDifferentiable(module, nn.CrossEntropyLoss())
+    result = solve_hvp("ekfac", model, [(x.to(dtype), y)], b.to(dtype), hessian_perturbation=0.1)
+    exact = torch.linalg.solve(H + 0.1 * torch.eye(15, dtype=F64), b.T).T
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert float((result.x.double() - exact).norm() / exact.norm()) < tolerance
+    # Gauss-Newton is the Hessian where the model is linear.
+    assert [c["status"] for c in result.info["certificate"]] == ["converged", "converged"]
+
+
+@pytest.mark.parametrize("statistics", ["type2", "mc", "empirical"])
+@pytest.mark.parametrize("size", [1, 5, 13])
+def test_batching_does_not_show(statistics: str, size: int) -> None:
+    case = layered("mlp")
+    parameters = list(case.problem().snapshot.parameters)
+    once = dense_factor(factor_of(case.problem(4), "ekfac", statistics=statistics), parameters)
+    again = dense_factor(factor_of(case.problem(size), "ekfac", statistics=statistics), parameters)
+    torch.testing.assert_close(again, once, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "attention"])
+def test_chunks_within_a_small_budget_give_the_same(name: str) -> None:
+    case = layered(name)
+    parameters = list(case.problem().snapshot.parameters)
+    b = torch.randn(2, sum(p.numel() for p in parameters), dtype=F64, generator=torch.Generator().manual_seed(0))
+    points: list[int] = []
+
+    def note(report: IterationReport) -> None:
+        points.append(report.iteration)
+
+    model = TorchTwiceDifferentiable(case.module, case.loss)
+    whole = solve_hvp("ekfac", model, case.batches(9), b, hessian_perturbation=0.1)
+    small = Problem(model, case.batches(9), memory_budget=100_000)
+    pieces = small.solve("ekfac", b, hessian_perturbation=0.1, callback=note)
+    # Three outputs and two passes: six reports of one chunk.
+    assert len(points) > 6
+    assert points == sorted(points)
+    assert points[-1] == 18
+    torch.testing.assert_close(pieces.x, whole.x, rtol=1e-9, atol=1e-12)
+
+
+def test_the_second_solve_finds_the_factors_kept_at_any_damping() -> None:
+    case = layered("mlp")
+    problem = case.problem()
+    b = torch.ones(problem.num_params, dtype=F64)
+    key = "statistics=type2"
+    first = problem.solve("kfac", b, hessian_perturbation=0.1).info["factors"]
+    assert first == {f"kfac {key}": "made"}
+    second = problem.solve("ekfac", b, hessian_perturbation=0.2).info["factors"]
+    assert second == {f"kfac {key}": "kept", f"ekfac {key}": "made"}
+    third = problem.solve("ekfac", b, hessian_perturbation=0.3)
+    assert third.info["factors"] == {f"ekfac {key}": "kept"}
+    fresh = solve_hvp("ekfac", problem.model, case.batches(4), b, hessian_perturbation=0.3)
+    assert torch.equal(third.x, fresh.x)
+
+
+def test_the_certificate_is_for_the_problems_own_curvature() -> None:
+    case = layered("mlp")
+    problem = case.problem()
+    b = torch.ones(1, problem.num_params, dtype=F64)
+    x, info = problem.with_curvature("ggn").solve("ekfac", b, hessian_perturbation=0.1)
+    (entry,) = info["certificate"]
+    A = fisher_of(case) + 0.1 * torch.eye(problem.num_params, dtype=F64)
+    assert entry["relative_residual"] == pytest.approx(float((x @ A - b).norm() / b.norm()), rel=1e-9)
+    assert entry["status"] == "approximate"
+    assert "Use cg" in entry["advice"]
+    assert "preconditioner='ekfac'" in entry["advice"]
