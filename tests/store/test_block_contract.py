@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
+from hypothesis import strategies as st
 
 from ihvp.errors import StaleAttempt
 from ihvp.jobs.calls import JobCalls
+from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
@@ -19,6 +23,7 @@ from ihvp.jobs.submission import Priority, ResolvedModel, ResolvedRhs
 from ihvp.keyvalue.connection import Executor
 from ihvp.methods import InversionMethod
 from ihvp.settings import Settings
+from ihvp.up.embedded_store import EmbeddedStore
 from tests.store.samples import ERROR, PROGRESS, RESULT, RHS, job_request, model_spec, new_id
 
 LONG_S = 3600.0
@@ -248,6 +253,37 @@ class TestCheckpoint:
         store.release(first, 1)
         assert claim(store) == [first]
         assert claim(store) == [second]
+
+
+WAITING = st.fixed_dictionaries(
+    {
+        "priority": st.sampled_from(Priority),
+        "deadline_s": st.sampled_from([None, None, None, 30.0, LONG_S]),
+        "hessian_perturbation": st.sampled_from([0.1, 0.1, 0.5]),
+        "rows": st.integers(1, 3),
+    }
+)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=100)
+@hypothesis.given(queued=st.lists(WAITING, min_size=2, max_size=7), most_rhs=st.integers(1, 8))
+def test_any_queue_falls_into_the_same_blocks(
+    valkey_server: EmbeddedStore, queued: list[dict[str, Any]], most_rhs: int
+) -> None:
+    own = Settings(redis_url=valkey_server.url, namespace=f"b-{secrets.token_hex(6)}")
+    blocks: list[list[list[int]]] = []
+    for store in (MemoryJobStore(), RedisJobStore.from_settings(own)):
+        ids = [queue(store, **fields) for fields in queued]
+        found: list[list[int]] = []
+        while taken := claim(store, most_rhs):
+            found.append([ids.index(job_id) for job_id in taken])
+        blocks.append(found)
+        taken_in_order = [nth for block in found for nth in block]
+        assert sorted(taken_in_order) == list(range(len(ids)))
+        # Head starts are minutes and the queue was filled at once, so no lower priority is ever ahead of a higher one.
+        ranks = [[*Priority].index(queued[nth]["priority"]) for nth in taken_in_order]
+        assert ranks == sorted(ranks, reverse=True)
+    assert blocks[0] == blocks[1]
 
 
 def test_a_repeated_claim_takes_one_block(valkey: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,19 @@ class TestResuming:
         assert (bench.document(job).info.model_extra or {})["resumed_at"] == done
         with pytest.raises(Exception, match="No blob"):
             bench.blobs.stat(waiting.checkpoint)
+
+    def test_products_are_computed_as_they_were_for_the_state(self, bench: Bench, request_: JobRequest) -> None:
+        waiting = self.interrupt(bench, request_)
+        again = bench.store.claim("another", 30.0)
+        assert again is not None
+        kept = JobCheckpoints(bench.store, bench.blobs, again, StopSignal(lambda: False), interval_s=1.0)
+        assert kept.resume is not None
+        plan = {**kept.resume.facts["plan"], "product": "recomputed"}
+        kept.save(replace(kept.resume, facts={**kept.resume.facts, "plan": plan}))
+        bench.store.release(again.id, again.attempt)
+        bench.executor.run_next()
+        info = bench.document(bench.store.get(waiting.id)).info.model_extra or {}
+        assert (info["strategy"]["product"], info["resumed_at"]) == ("recomputed", kept.resume.iteration)
 
     def test_a_state_that_does_not_fit_is_left_aside(self, bench: Bench, request_: JobRequest) -> None:
         waiting = self.interrupt(bench, request_)

@@ -180,6 +180,24 @@ class TestFaults:
         statuses = [job.result.certificate[0].status for job in jobs if job.result is not None]
         assert statuses[0] == statuses[2] == TerminationStatus.Converged
 
+    def test_what_a_block_may_have_broken_is_solved_once_more_alone(
+        self, bench: Bench, digits: Example, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        solve = Problem.solve
+
+        def breaks(self: Problem, method: str, b: Tensor, **options: Any) -> Any:
+            """The middle one of three drags the last one down."""
+            result = solve(self, method, b, **options)
+            if b.ndim > 1:
+                for certificate in result.info["certificate"][1:]:
+                    certificate["status"] = "negative_curvature"
+            return result
+
+        monkeypatch.setattr(Problem, "solve", breaks)
+        jobs = run_all(bench, [single(bench, digits, spec, nth) for nth in range(3)])
+        assert [job.result.certificate[0].status.value for job in jobs if job.result] == ["converged"] * 3
+        assert ["coalesced" in info(bench, job) for job in jobs] == [True, False, False]
+
     def test_a_result_that_cannot_be_stored_fails_its_own_job(
         self, bench: Bench, digits: Example, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
