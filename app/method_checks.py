@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_memory", "check_perturbation", "check_ranks"]
 
+LOW_RANK: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Arnoldi})
+"""These add λ to eigenvalues, which is to add λ I."""
 FACTORED: Final = frozenset({"kfac", "ekfac"})
 """Method or preconditioner: Kronecker factors are singular where inputs or gradients do not span their spaces."""
 RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflation.value})
@@ -33,14 +35,14 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
     """
     if isinstance(perturbation, Mapping):
         check_patterns(perturbation, [entry.name for entry in layout])
-    needs_one, needs_some = _one_for_all(task), _above_zero(task)
-    if needs_one is not None and isinstance(perturbation, Mapping):
+    if task.method in LOW_RANK and isinstance(perturbation, Mapping):
         raise InvalidOption(
-            f"{needs_one} needs one λ for all parameters.",
+            f"Method {task.method.value!r} needs one λ for all parameters.",
             given=describe(perturbation),
             allowed='a number > 0, or "auto"',
-            hint="direct, cg, minres, kfac and ekfac take a λ by parameter.",
+            hint="The other methods take a λ by parameter, direct, cg and minres among them.",
         )
+    needs_some = _above_zero(task)
     if needs_some is not None and least(perturbation) == 0:
         raise InvalidOption(
             f"{needs_some} needs hessian_perturbation > 0: what it inverts would be singular.",
@@ -50,20 +52,13 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
         )
 
 
-def _one_for_all(task: Task) -> str | None:
-    """What takes all that its low-rank part leaves out for λ I, if anything does."""
-    if task.method is InversionMethod.Nystrom:
-        return f"Method {task.method.value!r}"
-    return "Option 'woodbury'" if task.options.get("woodbury") else None
-
-
 def _above_zero(task: Task) -> str | None:
     """What is singular without λ, if anything is."""
-    if task.method in FACTORED:
+    if task.method in FACTORED or task.method is InversionMethod.Nystrom:
         return f"Method {task.method.value!r}"
     if task.preconditioner in FACTORED:
         return f"Preconditioner {task.preconditioner!r}"
-    return _one_for_all(task)
+    return "Option 'woodbury'" if task.options.get("woodbury") else None
 
 
 def check_ranks(task: Task, num_params: int) -> None:
