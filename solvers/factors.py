@@ -99,6 +99,10 @@ class FactorCache:
         self._keep(key, factor, seconds)
         return factor, where
 
+    def held(self) -> list[str]:
+        """The keys of what is held now."""
+        return list(self._kept)
+
     def clear(self) -> None:
         """Forgets all of them."""
         self._kept.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,6 +33,23 @@ class Eigenpairs:
     restarts: int
     converged: bool
     stopped: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self.values.nbytes + self.vectors.nbytes + self.errors.nbytes
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as named tensors."""
+        facts = torch.tensor([self.restarts, int(self.converged), int(self.stopped)])
+        return {"values": self.values, "vectors": self.vectors, "errors": self.errors, "facts": facts}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The pairs that these tensors came from."""
+        restarts, converged, stopped = tensors["facts"].tolist()
+        values, vectors, errors = (tensors[name] for name in ("values", "vectors", "errors"))
+        return cls(values, vectors, errors, restarts, bool(converged), bool(stopped))
 
 
 class _Basis:

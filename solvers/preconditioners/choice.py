@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Final
 from ihvp.errors import InvalidOption
 from ihvp.methods import Preconditioning
 from solvers.kronecker import kronecker_inverse
+from solvers.preconditioners.deflation import deflation_preconditioner
+from solvers.preconditioners.jacobi import jacobi_preconditioner
+from solvers.preconditioners.nystrom import nystrom_preconditioner
 from solvers.preconditioners.preconditioner import Preconditioner
+from solvers.sketch import DEFAULT_RANK
 
 if TYPE_CHECKING:
     from solvers.system import LinearSystem
 
 __all__ = ["DEFAULT_RANK", "preconditioner_for"]
 
-DEFAULT_RANK: Final = 200
-
 Builder = Callable[["LinearSystem", int, int], Preconditioner | None]
 
 BUILDERS: Final[dict[Preconditioning, Builder]] = {
+    Preconditioning.Jacobi: lambda system, _rank, seed: jacobi_preconditioner(system, seed),
+    Preconditioning.Nystrom: nystrom_preconditioner,
+    Preconditioning.Deflation: deflation_preconditioner,
     Preconditioning.Kfac: lambda system, _rank, seed: kronecker_inverse(system, "kfac", seed=seed)[0],
     Preconditioning.Ekfac: lambda system, _rank, seed: kronecker_inverse(system, "ekfac", seed=seed)[0],
 }
 """One function a kind, ``(system, rank, seed)``; None where the solve was stopped before it was made."""
+
+
+LOW_RANK: Final = (Preconditioning.Nystrom, Preconditioning.Deflation)
 
 
 def preconditioner_for(system: LinearSystem, kind: str | None, rank: int | None, seed: int) -> Preconditioner | None:
@@ -38,6 +46,12 @@ def preconditioner_for(system: LinearSystem, kind: str | None, rank: int | None,
     Raises:
         InvalidOption: It does not fit the system; says why.
     """
+    if rank is not None and kind not in LOW_RANK:
+        raise InvalidOption(
+            "preconditioner_rank acts on a low-rank preconditioner only.",
+            given=f"preconditioner={kind}, preconditioner_rank={rank}",
+            allowed="preconditioner " + " or ".join(k.value for k in LOW_RANK),
+        )
     if kind is None:
         return None
     p = system.operator.size
