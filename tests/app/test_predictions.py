@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from ihvp.costs.observation import Observation
 from ihvp.costs.redis_store import RedisCostStore
@@ -143,6 +144,22 @@ def test_a_dry_run_refuses_what_a_submit_refuses(service: Service, changes: dict
     dry, real = (service.http.post("/v1/jobs", json=body, params={"dry_run": dry}) for dry in (True, False))
     refusals = [problem(response, 422, code) for response in (dry, real)]
     assert refusals[0]["detail"] == refusals[1]["detail"]
+
+
+def test_a_submit_pays_nothing_for_predictions(fresh: Service) -> None:
+    """The model is looked up and the job created, as before there were any; a dry run asks for what is known."""
+    submission = fresh.submission()
+
+    def scripts(dry_run: bool) -> int:
+        with redis.Redis.from_url(fresh.settings.redis_url) as server:
+            before = server.info("commandstats")["cmdstat_evalsha"]["calls"]
+            fresh.http.post("/v1/jobs", json=submission, params={"dry_run": dry_run}).raise_for_status()
+            return int(server.info("commandstats")["cmdstat_evalsha"]["calls"] - before)
+
+    scripts(dry_run=True)
+    scripts(dry_run=False)
+    assert scripts(dry_run=False) == 2
+    assert scripts(dry_run=True) == 3
 
 
 def test_the_queue_ahead_and_when_it_would_start(fresh: Service, costs: RedisCostStore) -> None:
