@@ -35,20 +35,26 @@ def estimate_factors(sweep: Sweep, parameters: Sequence[Tensor]) -> KroneckerFac
     Returns:
         None where it was stopped.
     """
-    layers = [_Moments(layer, parameters) for layer in sweep.layers]
-    squares = {i: torch.zeros_like(parameters[i], dtype=torch.float64) for i in sweep.others}
+    tables = [layer.weight for layer in sweep.layers if layer.kind == "lookup"]
+    moments = {at: _Moments(x, parameters) for at, x in enumerate(sweep.layers) if x.kind != "lookup"}
+    squares = {i: torch.zeros_like(parameters[i], dtype=torch.float64) for i in [*sweep.others, *tables]}
     for trace, directions in sweep.chunks(others=True):
-        for at, which in enumerate(trace.layers):
-            layers[which].add_inputs(trace.inputs(at))
+        inputs = [trace.inputs(at) for at in range(len(trace.layers))]
+        for which, rows in zip(trace.layers, inputs, strict=True):
+            if which in moments:
+                moments[which].add_inputs(rows)
         for gradients in directions:
-            for which, rows in zip(trace.layers, gradients.outputs, strict=True):
-                layers[which].add_outputs(rows)
+            for which, entered, rows in zip(trace.layers, inputs, gradients.outputs, strict=True):
+                if which in moments:
+                    moments[which].add_outputs(rows)
+                else:
+                    _add_looked_up(squares[sweep.layers[which].weight], entered, rows)
             for place, grad in zip(sweep.others, gradients.others, strict=True):
                 squares[place] += grad.square().sum(dim=0)
     if sweep.stopped:
         return None
     diagonal = {i: (total / sweep.divisor).to(parameters[i].dtype) for i, total in squares.items()}
-    return KroneckerFactor(tuple(layer.block(sweep.divisor) for layer in layers), diagonal)
+    return KroneckerFactor(tuple(m.block(sweep.divisor) for m in moments.values()), diagonal)
 
 
 def correct_eigenvalues(sweep: Sweep, factor: KroneckerFactor) -> KroneckerFactor | None:
@@ -58,7 +64,7 @@ def correct_eigenvalues(sweep: Sweep, factor: KroneckerFactor) -> KroneckerFacto
     eigenvalues in these bases are closer to the curvature in the Frobenius norm.
 
     Args:
-        sweep: The data, in the statistics that the factor was made with.
+        sweep: The data, in the statistics that the factor was made with, and its layers.
         factor: From :func:`estimate_factors`.
 
     Returns:
@@ -96,6 +102,21 @@ def correct_eigenvalues(sweep: Sweep, factor: KroneckerFactor) -> KroneckerFacto
 def _with_one(rows: Tensor, bias: int | None) -> Tensor:
     """Rows ``[m, r, in]`` with the number that the bias is multiplied by, if there is one."""
     return rows if bias is None else torch.cat([rows, torch.ones_like(rows[..., :1])], dim=2)
+
+
+def _add_looked_up(squares: Tensor, rows: Tensor, g: Tensor) -> None:
+    """Adds each point's squared gradient by a table, of which it has looked up few rows.
+
+    Args:
+        squares: ``[rows, out]``, changed in place.
+        rows: The rows looked up, ``[m, r]``.
+        g: Derivatives by what was found, ``[m, r, out]``.
+    """
+    m, out = g.shape[0], g.shape[2]
+    of_points = rows + squares.shape[0] * torch.arange(m, device=rows.device).unsqueeze(1)
+    distinct, which = torch.unique(of_points, return_inverse=True)
+    sums = g.new_zeros(distinct.shape[0], out).index_add_(0, which.reshape(-1), g.reshape(-1, out))
+    squares.index_add_(0, distinct % squares.shape[0], sums.square().to(squares.dtype))
 
 
 def _summed_squares(g: Tensor, a: Tensor) -> Tensor:

@@ -109,6 +109,10 @@ class KroneckerFactor:
             blocks.append(KroneckerBlock(weight, bias[0] if bias else None, *matrices))
         return cls(tuple(blocks), diagonal)
 
+    def to(self, device: torch.device) -> KroneckerFactor:
+        """The same on a device: what another worker has left comes from main memory."""
+        return KroneckerFactor.of({name: t.to(device) for name, t in self.tensors().items()})
+
     def kinds(self, names: Sequence[str]) -> dict[str, str]:
         """``kronecker`` or ``diagonal`` for each parameter, by name, in their order."""
         within = {place for block in self.blocks for place in block.parameters}

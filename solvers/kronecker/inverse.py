@@ -38,7 +38,7 @@ class KroneckerInverse:
         self.statistics = statistics
         self._snapshot = system.problem.snapshot
         self._damping = system.parameter_damping
-        self._factor = factor
+        self._factor = factor.to(self._snapshot.device)
         self._kind = kind
 
     @property
@@ -103,7 +103,7 @@ def kronecker_inverse(
         if factor is None:
             return None
         sweep = Sweep(problem, chosen, reporter(problem.num_points), _layers(factor, problem))
-        return correct_eigenvalues(sweep, factor)
+        return correct_eigenvalues(sweep, factor.to(problem.device))
 
     maker = make if kind == "kfac" else make_corrected
     factor = system.factor(f"{kind} {chosen.key}", KroneckerFactor, maker)
@@ -134,4 +134,6 @@ def require_damping(kind: Factoring, damping: Sequence[float]) -> None:
 def _layers(factor: KroneckerFactor, problem: Problem) -> list[Layer]:
     """The layers that a factor was made for."""
     parameters = problem.snapshot.parameters
-    return [Layer(b.weight, b.bias, parameters[b.weight].ndim == 4) for b in factor.blocks]
+    return [
+        Layer(b.weight, b.bias, "convolution" if parameters[b.weight].ndim == 4 else "linear") for b in factor.blocks
+    ]

@@ -1,10 +1,10 @@
-"""Which parameters belong to layers whose curvature factors, found by how a model uses them."""
+"""Which parameters belong to layers whose curvature is known, found by how a model uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,23 @@ from solvers.snapshot import ModelSnapshot
 __all__ = ["Call", "Layer", "Uses", "call_of", "find_layers", "uses_of"]
 
 
+Kind = Literal["linear", "convolution", "lookup"]
+
+
 @dataclass(frozen=True)
 class Layer:
     """A weight, and the bias that is added to its products, by their places among the parameters.
 
     Attributes:
-        weight: Of a linear map ``[out, in]`` or a convolution ``[out, in, height, width]``.
+        weight: Of a linear map ``[out, in]`` or a convolution ``[out, in, height, width]``; or a table ``[rows, out]``
+            from which an embedding looks rows up, whose curvature does not factor but is known from the same sums.
         bias: None where there is none to differentiate.
-        convolution: Whether it is one.
+        kind: Which of the three.
     """
 
     weight: int
     bias: int | None
-    convolution: bool
+    kind: Kind
 
     @property
     def parameters(self) -> tuple[int, ...]:
@@ -43,9 +47,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a linear map or a convolution, its arguments under their names."""
+    """One call of a layer's function, its arguments under their names."""
 
-    convolution: bool
+    kind: Kind
     input: Tensor
     weight: Tensor
     bias: Tensor | None = None
@@ -53,6 +57,7 @@ class Call:
     padding: Any = 0
     dilation: Any = 1
     groups: int = 1
+    ignored_row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Uses:
     """How a model uses its parameters for one input.
 
     Attributes:
-        layers: Calls of linear maps and ungrouped convolutions, in order.
+        layers: Calls of layers' functions, in order.
         outputs: The shape of what each of them returned.
         times: How often each parameter is used in whatever way.
     """
@@ -71,10 +76,28 @@ class Uses:
 
 
 def call_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-    """The call, if it is one of a linear map or a convolution in two dimensions."""
-    if function not in (F.linear, F.conv2d):
+    """The call, if it is one of a linear map, an ungrouped convolution in two dimensions, or an embedding."""
+    if function is F.linear:
+        return Call("linear", *args, **kwargs)
+    if function is F.conv2d:
+        convolution = Call("convolution", *args, **kwargs)
+        return convolution if convolution.groups == 1 else None
+    return _lookup(*args, **kwargs) if function is F.embedding else None
+
+
+def _lookup(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,  # noqa: ARG001
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,  # noqa: ARG001
+) -> Call | None:
+    if max_norm is not None or scale_grad_by_freq:
         return None
-    return Call(function is F.conv2d, *args, **kwargs)
+    ignored = None if padding_idx is None else padding_idx % weight.shape[0]
+    return Call("lookup", input, weight, ignored_row=ignored)
 
 
 def uses_of(snapshot: ModelSnapshot, x: Tensor) -> Uses:
@@ -98,7 +121,7 @@ def find_layers(seen: Sequence[Uses]) -> list[Layer]:
         if layer.weight not in once:
             continue
         bias = layer.bias if layer.bias in once else None
-        alike = Layer(layer.weight, bias, layer.convolution)
+        alike = Layer(layer.weight, bias, layer.kind)
         if found.setdefault(layer.weight, alike) != alike:
             once.discard(layer.weight)
     return [layer for weight, layer in found.items() if weight in once]
@@ -129,8 +152,8 @@ class _Recorder(TorchFunctionMode):
             self.uses.times[place] = self.uses.times.get(place, 0) + 1
         call = call_of(func, args, kwargs)
         weight = None if call is None else self._places.get(id(call.weight))
-        if call is not None and weight is not None and call.groups == 1:
-            self.uses.layers.append(Layer(weight, self._places.get(id(call.bias)), call.convolution))
+        if call is not None and weight is not None:
+            self.uses.layers.append(Layer(weight, self._places.get(id(call.bias)), call.kind))
             self.uses.outputs.append(tuple(result.shape))
         return result
 

@@ -27,7 +27,7 @@ class Gradients:
 
     Attributes:
         outputs: By what each layer that was used returned, ``[m, r, out]`` for r positions.
-        others: By each parameter outside the layers, ``[m, *shape]``.
+        others: By each other parameter that was asked for, ``[m, *shape]``.
     """
 
     outputs: list[Tensor]
@@ -54,10 +54,12 @@ class Trace:
         """What entered the layer at this place among ``layers``, patches under the kernel for a convolution.
 
         Returns:
-            ``[m, r, in]`` for r positions.
+            ``[m, r, in]`` for r positions; places of rows ``[m, r]`` for a lookup.
         """
         call, value = self._calls[at], self._inputs[at]
-        if not call.convolution:
+        if call.kind == "lookup":
+            return value.reshape(value.shape[0], -1)
+        if call.kind == "linear":
             return value.reshape(value.shape[0], -1, value.shape[-1])
         return _patches(call, value)
 
@@ -82,6 +84,9 @@ class Trace:
             )
         probes, copies = grads[: len(self._probes)], grads[len(self._probes) :]
         rows = [_positions(call, grad) for call, grad in zip(self._calls, probes, strict=True)]
+        for at, call in enumerate(self._calls):
+            if call.ignored_row is not None:
+                rows[at] = rows[at] * (self.inputs(at) != call.ignored_row).unsqueeze(2)
         return Gradients(rows, list(copies))
 
 
@@ -197,7 +202,7 @@ class _Tap(TorchFunctionMode):
 
 def _positions(call: Call, grad: Tensor) -> Tensor:
     """``[m, r, out]`` of a derivative by a layer's outputs."""
-    if not call.convolution:
+    if call.kind != "convolution":
         return grad.reshape(grad.shape[0], -1, grad.shape[-1])
     m, channels = grad.shape[0], grad.shape[-3]
     return grad.reshape(m, -1, channels, grad.shape[-2] * grad.shape[-1]).transpose(2, 3).reshape(m, -1, channels)

@@ -35,7 +35,7 @@ class Sweep:
         layers: Which layers, if that is decided already.
 
     Attributes:
-        layers: Those whose curvature is a Kronecker product.
+        layers: Those whose curvature is made of what enters and leaves them.
         others: Places of all other parameters.
         divisor: What sums over all points are divided by.
         stopped: Whether the last pass was.
@@ -92,6 +92,8 @@ class Sweep:
 
     def _affordable(self, layer: Layer) -> bool:
         """Whether the layer's factors may take their share: a vocabulary squared does not."""
+        if layer.kind == "lookup":
+            return True
         out, inside = layer.matrix(self._problem.snapshot.parameters)
         return (out**2 + inside**2) * 8 * SHARE <= self._problem.memory_budget
 
@@ -104,12 +106,16 @@ class Sweep:
             rows = 0
             for called, shape in zip(uses.layers, uses.outputs, strict=True):
                 if called.weight in places:
-                    out, inside = places[called.weight].matrix(parameters)
-                    rows += 2 * inside * (math.prod(shape) // out)
+                    _, inside = places[called.weight].matrix(parameters)
+                    rows += 2 * inside * (math.prod(shape) // shape[_CHANNELS[called.kind]])
             largest = max(largest, rows)
         copies = 3 * sum(parameters[i].numel() for i in wanted)
         size = parameters[0].element_size() * (largest + copies) + self._columns.bytes_per_point
         return max(1, min(self._problem.chunk_points(), self._problem.memory_budget // (SHARE * size)))
+
+
+_CHANNELS: Final = {"linear": -1, "convolution": -3, "lookup": -1}
+"""Which dimension of a layer's output is no position."""
 
 
 def _kind(x: Tensor) -> object:

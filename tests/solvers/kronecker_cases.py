@@ -35,6 +35,21 @@ class Attention(nn.Module):
         return self.out(x).mean(0)
 
 
+class Tables(nn.Module):
+    """Embeddings that leave a row out, that are normalised in passing, and that are the last layer's weight too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.padded = nn.Embedding(7, 4, padding_idx=-2)
+        self.scaled = nn.Embedding(7, 4, scale_grad_by_freq=True)
+        self.tied = nn.Embedding(7, 4)
+        self.bias = nn.Parameter(torch.randn(7))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.padded(ids) * self.tied(ids) + self.scaled(ids.flip(1)).detach()
+        return F.linear(torch.tanh(x.sum(1)), self.tied.weight, self.bias)
+
+
 class Awkward(nn.Module):
     """A layer used twice, half-frozen layers, and a branch that vmap cannot take."""
 
@@ -149,6 +164,11 @@ def _attention() -> Layered:
     return _layered(Attention(), nn.CrossEntropyLoss(), _classes(7, 9, 3), _classes(3, 9), names)
 
 
+def _tables() -> Layered:
+    x = _classes(7, 9, 5)
+    return _layered(Tables(), nn.CrossEntropyLoss(), x, _classes(7, 9), set())
+
+
 def _awkward() -> Layered:
     return _layered(Awkward(), nn.CrossEntropyLoss(), _numbers(9, 4), _classes(3, 9), {"first.weight"})
 
@@ -167,6 +187,7 @@ CASES: dict[str, Callable[[], Layered]] = {
     "convolutions": _convolutions,
     "uneven convolution": _uneven_convolution,
     "attention": _attention,
+    "tables": _tables,
     "awkward": _awkward,
     "robust": _robust,
 }
