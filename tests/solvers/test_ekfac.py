@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from solvers import IterationReport, Problem, TorchTwiceDifferentiable, solve_hvp
+from solvers import IterationReport, Problem, TerminationStatus, TorchTwiceDifferentiable, solve_hvp
 from tests.solvers.fisher import dense_block, dense_factor, dense_fisher, places
 from tests.solvers.kronecker_cases import CASES, F64, Layered, factor_of, layered
 
@@ -112,6 +114,48 @@ def test_the_second_solve_finds_the_factors_kept_at_any_damping() -> None:
     assert third.info["factors"] == {f"ekfac {key}": "kept"}
     fresh = solve_hvp("ekfac", problem.model, case.batches(4), b, hessian_perturbation=0.3)
     assert torch.equal(third.x, fresh.x)
+
+
+class Shelf:
+    """A store of factors that is a dictionary."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+
+    def load(self, key: str) -> Mapping[str, Tensor] | None:
+        return self.tensors.get(key)
+
+    def save(self, key: str, tensors: Mapping[str, Tensor], seconds: float) -> None:
+        self.tensors[key] = {name: t.clone() for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("name", ["convolutions", "attention"])
+def test_another_process_goes_on_from_what_was_saved(name: str) -> None:
+    case, shelf = layered(name), Shelf()
+    model = TorchTwiceDifferentiable(case.module, case.loss)
+    here = Problem(model, case.batches(4), factor_store=shelf)
+    b = torch.ones(here.num_params, dtype=F64)
+    expected = here.solve("ekfac", b, hessian_perturbation=0.1)
+    there = Problem(model, case.batches(4), factor_store=shelf)
+    found = there.solve("ekfac", b, hessian_perturbation=0.1)
+    assert found.info["factors"] == {"ekfac statistics=type2": "loaded"}
+    assert torch.equal(found.x, expected.x)
+    assert found.info["layers"] == expected.info["layers"]
+
+
+def test_a_stop_while_cg_makes_its_preconditioner_stops_cg() -> None:
+    problem = layered("mlp").problem()
+    b = torch.ones(problem.num_params, dtype=F64)
+    reports: list[str] = []
+
+    def stop(report: IterationReport) -> TerminationStatus:
+        reports.append(report.method)
+        return TerminationStatus.Deadline
+
+    info = problem.solve("cg", b, hessian_perturbation=1.0, preconditioner="ekfac", callback=stop).info
+    assert info["certificate"][0]["status"] == "deadline"
+    assert info["preconditioner"] is None
+    assert len(reports) == 2
 
 
 def test_the_certificate_is_for_the_problems_own_curvature() -> None:
