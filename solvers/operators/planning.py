@@ -24,7 +24,7 @@ PROBE_POINTS: Final = 64
 ROWS_AT_ONCE: Final = 16
 CACHED_CHUNK: Final = 48 * 2**20
 """Bytes of a chunk's graph that processor caches still help with; larger chunks may gain from being cut."""
-SHARE: Final = 0.1
+SHARE: Final = 0.05
 LINEARIZED_SHARE: Final = 0.125
 """What part of the time that is predicted for a solve may go into measuring; a linearisation halves it at best."""
 LEAST_AHEAD: Final = 0.1
@@ -167,15 +167,17 @@ class Planner:
         products = expected + sum(o.products_done for o in self._operators.values())
         guess = self.seconds_per_product or PRODUCT_PER_FORWARD * self._forward_seconds
         new = [plan for plan in self._others(operator.plan, rows) if (block, name(plan)) not in self._tried]
-        if not new or products * guess < LEAST_AHEAD or products * SHARE < 2 * TRIAL:
+        start = self._cost(operator.plan, guess, rows, ready=True)
+        if products * guess < LEAST_AHEAD or not any(
+            start + self._cost(plan, guess, rows) <= products * guess * _share(plan) for plan in new
+        ):
             return
         began = time.perf_counter()
         contest = Contest(self.curvature, self.data, rows, self.memory_budget)
         contest.start(operator.plan, next(iter(operator.kept.products), None))
         for plan in new:
-            ahead = products * contest.seconds
-            allowed = ahead * (LINEARIZED_SHARE if plan.product == "linearized" else SHARE)
-            if self._cost(plan, contest, rows) <= allowed - (time.perf_counter() - began):
+            cost = self._cost(plan, contest.seconds, rows, ready=contest.has_product(plan))
+            if time.perf_counter() - began + cost <= products * contest.seconds * _share(plan):
                 self._tried.add((block, name(plan)))
                 contest.challenge(plan)
         self._adopt(block, contest)
@@ -188,12 +190,12 @@ class Planner:
         if plan.keeps:
             if plan.product == "graph" and not self._cuda and whole > 2 * cached:
                 yield replace(plan, chunk_points=cached)
+            # One after another first, for on processors many vectors at once overflow the caches.
+            for n in dict.fromkeys((many,) if self._cuda else (1, many)):
+                yield replace(plan, product="linearized", rows_at_once=n, chunk_points=whole)
             if many > 1:
                 yield replace(plan, product="graph", rows_at_once=many)
                 yield replace(plan, product="forward", rows_at_once=many, chunk_points=whole)
-            yield replace(plan, product="linearized", rows_at_once=1, chunk_points=whole)
-            if many > 1:
-                yield replace(plan, product="linearized", rows_at_once=many, chunk_points=whole)
             return
         yield replace(plan, product="forward", rows_at_once=1)
         if not self._cuda and whole > 2 * cached:
@@ -202,15 +204,15 @@ class Planner:
             yield replace(plan, product="recomputed", rows_at_once=many)
             yield replace(plan, product="forward", rows_at_once=many)
 
-    def _cost(self, plan: Plan, contest: Contest, rows: int) -> float:
-        """Seconds that trying a plan will take."""
+    def _cost(self, plan: Plan, seconds: float, rows: int, *, ready: bool = False) -> float:
+        """Seconds that trying a plan will take where a product takes as long as it does now."""
         share = min(1.0, plan.chunk_points / self.data.num_points)
-        cost = TRIAL * contest.seconds * share * timed_rows(plan, rows)
-        if plan.product == "linearized" and not contest.has_product(plan):
+        cost = TRIAL * seconds * share * timed_rows(plan, rows)
+        if plan.product == "linearized" and not ready:
             chunks = -(-self.data.num_points // plan.chunk_points)
             traced = LINEARIZE_SAVED[self.curvature.kind is Curvature.Hessian] * self._graph.saved
             imports = 0.0 if TRACER in sys.modules else LINEARIZE_FIRST
-            cost += imports + chunks * traced + LINEARIZE_PRODUCTS * contest.seconds
+            cost += imports + chunks * traced + LINEARIZE_PRODUCTS * seconds
         return cost
 
     def _adopt(self, block: bool, contest: Contest) -> None:
@@ -232,6 +234,10 @@ class Planner:
     def _measured(plan: Plan) -> float | None:
         found = plan.measured.get(name(plan))
         return None if found is None else found / 1e3
+
+
+def _share(plan: Plan) -> float:
+    return LINEARIZED_SHARE if plan.product == "linearized" else SHARE
 
 
 def _chunks(plan: Plan) -> tuple[str, int]:
