@@ -18,6 +18,10 @@ __all__ = ["Work", "eigenpairs", "most_iterations", "work_of"]
 DEFAULT_RANK: Final = 200
 SCALE_PROBES: Final = 10
 """Power iterations on each batch, from which lissa takes its scale when none is given."""
+DIAGONAL_PROBES: Final = 64
+"""Products from which jacobi estimates the diagonal of H."""
+WIDEST_FACTOR: Final = 16_384
+"""Inputs or outputs past which a layer's factors seldom fit any budget; kfac then takes its diagonal."""
 MOST_OUTPUTS: Final = 64
 """Outputs past which kfac draws targets instead of taking them all."""
 AUTO_PROBES: Final = 40
@@ -131,14 +135,14 @@ def _preconditioned(base: Work, w: Workload, options: Any) -> Work:
         return base
     rank = eigenpairs(options.get("preconditioner_rank"), max(1, w.num_params // 2))
     if kind in ("nystrom", "deflation"):
-        # A deflation basis comes from a Lanczos process of twice its rank.
+        # A sketch and its images; or the basis of a Lanczos process of twice the rank, and the pairs kept of it.
         width, products = (rank, rank) if kind == "nystrom" else (2 * rank, RESTARTS * 2 * rank)
-        held, flops = w.panel(2 * width), _sketch_flops(w, width)
+        held, flops = w.panel(rank + width), _sketch_flops(w, width)
     elif kind in ("kfac", "ekfac"):
         made = (_kfac if kind == "kfac" else _ekfac)(w, {})
         held, flops, products = made.bytes - w.vectors(3), made.flops, math.ceil(made.setup_products)
     else:
-        held, flops, products = w.panel(1), 0.0, 1
+        held, flops, products = w.panel(2), 0.0, min(DIAGONAL_PROBES, w.num_params)
     return replace(
         base,
         bytes=base.bytes + held + w.vectors(1),
@@ -156,7 +160,8 @@ def _kronecker(w: Workload) -> tuple[int, float]:
     sides = []
     for shape in w.shapes:
         if len(shape) >= 2:
-            sides += [shape[0], math.prod(shape[1:]) + 1]  # the bias is one input more that is always 1
+            layer = [shape[0], math.prod(shape[1:]) + 1]  # the bias is one input more that is always 1
+            sides += layer if max(layer) <= WIDEST_FACTOR else []
     return sum(2 * d * d for d in sides) * w.item_size, sum(9.0 * d**3 for d in sides)
 
 

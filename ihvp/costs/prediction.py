@@ -133,6 +133,9 @@ def _iterations(w: Workload, task: Task, work: Work, known: Known) -> tuple[floa
         alike = [o for o in fitting if o.preconditioner == task.preconditioner]
         if alike:
             return min(most, _scaled(w, task, alike)), basis
+    if task.preconditioner is not None:
+        plain, _ = _iterations(w, Task(task.method, {**task.options, "preconditioner": None}), work, known)
+        return max(1.0, plain * PRECONDITIONED), Basis.Default
     if task.method not in KRYLOV:
         return most, Basis.Default  # a stochastic series seldom ends before its last term
     return min(most, w.num_params, _by_condition(w, task)), Basis.Default
@@ -172,7 +175,7 @@ def _by_condition(w: Workload, task: Task) -> float:
     """½ √κ ln(2/rtol), the bound of conjugate gradients (Saad 2003, 6.11.3), at a guess of κ."""
     damping = UNKNOWN_DAMPING if w.damping is None else max(w.damping, LEAST_DAMPING)
     bound = 0.5 * math.sqrt(1 + LARGEST_EIGENVALUE / damping) * math.log(2 / (task.rtol or 1e-5))
-    return max(1.0, bound * CLUSTERED * (1.0 if task.preconditioner is None else PRECONDITIONED))
+    return max(1.0, bound * CLUSTERED)
 
 
 def _setup_products(work: Work, same: Sequence[Observation]) -> float:
