@@ -72,7 +72,7 @@ class ModelSnapshot:
         values = {**self._buffers, **dict(zip(self.names, parameters, strict=True))}
         try:
             output = functional_call(self._model, values, (x,))
-        except NotImplementedError:
+        except (NotImplementedError, torch.OutOfMemoryError):
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise DataMismatch(

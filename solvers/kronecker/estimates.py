@@ -163,5 +163,5 @@ class _Moments:
         outputs, Q_G = torch.linalg.eigh(self._outputs / divisor)
         # Rounding leaves zeros on either side.
         eigenvalues = torch.outer(outputs.clamp(min=0.0), inputs.clamp(min=0.0))
-        matrices = (m.to(self._dtype) for m in (Q_A, Q_G, eigenvalues))
+        matrices = (m.to(self._dtype).contiguous() for m in (Q_A, Q_G, eigenvalues))
         return KroneckerBlock(self._layer.weight, self._layer.bias, *matrices)

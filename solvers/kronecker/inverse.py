@@ -96,14 +96,16 @@ def kronecker_inverse(
         return report
 
     def make() -> KroneckerFactor | None:
-        return estimate_factors(Sweep(problem, chosen, reporter(0)), problem.snapshot.parameters)
+        parameters = problem.snapshot.parameters
+        return Sweep(problem, chosen, reporter(0)).whole(lambda sweep: estimate_factors(sweep, parameters))
 
     def make_corrected() -> KroneckerFactor | None:
         factor = system.factor(f"kfac {chosen.key}", KroneckerFactor, make)
         if factor is None:
             return None
+        uncorrected = factor.to(problem.device)
         sweep = Sweep(problem, chosen, reporter(problem.num_points), _layers(factor, problem))
-        return correct_eigenvalues(sweep, factor.to(problem.device))
+        return sweep.whole(lambda sweep: correct_eigenvalues(sweep, uncorrected))
 
     maker = make if kind == "kfac" else make_corrected
     factor = system.factor(f"{kind} {chosen.key}", KroneckerFactor, maker)

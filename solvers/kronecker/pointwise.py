@@ -164,6 +164,8 @@ class PointwiseModel:
                     warnings.filterwarnings("ignore", message=".*performance drop.*")
                     found: tuple[Tensor, list[Tensor]] = torch.vmap(of_one)(x, probes, copies)
                 return found
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, NotImplementedError, DataMismatch):
                 self.vectorised = False
         results = [of_one(x[j], [p[j] for p in probes], [c[j] for c in copies]) for j in range(x.shape[0])]

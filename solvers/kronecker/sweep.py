@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+import torch
 from torch import Tensor
 
 from solvers.kernels import twice_differentiable_kernels
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from solvers.problem import Problem
 
 __all__ = ["OnPoints", "Sweep"]
+
+F = TypeVar("F")
 
 OnPoints = Callable[[int], bool]
 """Called with the points done in a pass; True stops it."""
@@ -49,6 +52,7 @@ class Sweep:
         self._problem = problem
         self._columns = LossColumns(problem.terms, statistics)
         self._on_points = on_points
+        self._most_points = self._used_points = problem.num_points
         self._uses: dict[object, Uses] = {}
         with twice_differentiable_kernels():
             for x, _ in problem.data.batches():
@@ -74,13 +78,34 @@ class Sweep:
         self.stopped = False
         done = 0
         with twice_differentiable_kernels():
-            for batch in self._problem.data.chunks(self._chunk_points(wanted)):
+            self._used_points = self._chunk_points(wanted)
+            for batch in self._problem.data.chunks(self._used_points):
                 x, y = (part.to(self._problem.device) for part in batch)
                 trace = model.run(x, self._uses[_kind(x)])
                 yield trace, self._gradients(trace, y, done)
                 done += x.shape[0]
                 if self.stopped:
                     return
+
+    def whole(self, passed: Callable[[Sweep], F]) -> F:
+        """What a pass makes; where the device runs out of memory, what one in smaller chunks makes.
+
+        Args:
+            passed: Goes through the data once.
+
+        Raises:
+            torch.OutOfMemoryError: Not even one point fits.
+        """
+        while True:
+            try:
+                return passed(self)
+            except torch.OutOfMemoryError:
+                if self._most_points == 1:
+                    raise
+            # Outside the handler, whose traceback holds on to the memory.
+            self._most_points = max(1, self._used_points // 2)
+            if self._problem.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
         directions = self._columns.of(trace.output, y, done)
@@ -111,7 +136,8 @@ class Sweep:
             largest = max(largest, rows)
         copies = 3 * sum(parameters[i].numel() for i in wanted)
         size = parameters[0].element_size() * (largest + copies) + self._columns.bytes_per_point
-        return max(1, min(self._problem.chunk_points(), self._problem.memory_budget // (SHARE * size)))
+        within = self._problem.memory_budget // (SHARE * size)
+        return max(1, min(self._problem.chunk_points(), self._most_points, within))
 
 
 _CHANNELS: Final = {"linear": -1, "convolution": -3, "lookup": -1}

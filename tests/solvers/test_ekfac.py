@@ -101,6 +101,34 @@ def test_chunks_within_a_small_budget_give_the_same(name: str) -> None:
     torch.testing.assert_close(pieces.x, whole.x, rtol=1e-9, atol=1e-12)
 
 
+def test_running_out_of_memory_halves_the_chunks() -> None:
+    class Full(nn.Module):
+        """Runs out of memory at two passes forward: both are begun anew."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.seen: list[int] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            # Under vmap a batch of one is seen; the survey and the certificate see more or no gradient.
+            if torch._C._functorch.is_batchedtensor(x):
+                self.seen.append(torch._C._functorch.get_unwrapped(x).shape[0])
+                if self.seen[-1] > 4:
+                    raise torch.OutOfMemoryError("injected")
+            output: Tensor = self.inner(x)
+            return output
+
+    case = layered("mlp")
+    b = torch.ones(43, dtype=F64)
+    expected = case.problem().solve("ekfac", b, hessian_perturbation=0.1).x
+    full = Full(case.module)
+    model = TorchTwiceDifferentiable(full, case.loss)
+    x = solve_hvp("ekfac", model, case.batches(13), b, hessian_perturbation=0.1).x
+    torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-12)
+    assert full.seen == [13, 6, 3, 3, 3, 3, 1] * 2
+
+
 def test_the_second_solve_finds_the_factors_kept_at_any_damping() -> None:
     case = layered("mlp")
     problem = case.problem()
