@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -50,7 +50,9 @@ class TrainingData:
         for x, y in _pairs(source):
             self.sizes.append(x.shape[0])
             size += 0 if held_already else x.nbytes + y.nbytes
-            if self._kept is not None and size > memory_budget:
+            # What the first batch shows to be too much is not kept up to the budget first.
+            foreseen = size * len(source) if len(self.sizes) == 1 and isinstance(source, Sized) else size
+            if self._kept is not None and foreseen > memory_budget:
                 self._drop(size, memory_budget)
             if self._kept is not None:
                 self._kept.append((x, y))
