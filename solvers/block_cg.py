@@ -22,6 +22,7 @@ from solvers.checkpoint import (
 )
 from solvers.lanczos import smallest_eigenvalue
 from solvers.preconditioners import Preconditioner
+from solvers.recycling import RecycledSpace
 from solvers.rhs import starting_point
 from solvers.system import LinearSystem
 
@@ -49,6 +50,7 @@ class BlockCg:
         tolerance: When a right-hand side is solved.
         maxiter: Most iterations.
         preconditioner: What is solved with first, or None.
+        space: Where directions are noted for later solves, or None.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class BlockCg:
         tolerance: Tolerance,
         maxiter: int,
         preconditioner: Preconditioner | None,
+        space: RecycledSpace | None = None,
     ) -> None:
         self.system = system
         self.maxiter = maxiter
         self.precondition = preconditioner
+        self.space = space
         k, p = system.rhs.shape
         self.norm_b = system.rhs.double().norm(dim=1).tolist()
         # The operator is never so well known that less than rtol·‖b‖ could be told apart from it.
@@ -118,6 +122,8 @@ class BlockCg:
             self._end_all(TerminationStatus.NonFinite, iteration)
             return
         Q = self.system.operator(P)
+        if self.space is not None:
+            self.space.note(P, Q, self.system.operator.damping)
         curvature = gram(P, Q)
         curvature = (curvature + curvature.T) / 2
         along = gram(P, self.R)

@@ -91,7 +91,7 @@ def _checked(value: Any, pattern: Any = None) -> float:
         raise InvalidOption(
             f"hessian_perturbation (λ){where} must be a finite number that is not negative.",
             given=repr(value)[:80],
-            allowed="λ ≥ 0, or a mapping of patterns over parameter names to such numbers",
+            allowed="λ ≥ 0, auto, or a mapping of patterns over parameter names to such numbers",
         )
     return float(value)
 

@@ -66,6 +66,11 @@ class FactorCache:
         self._age = 0.0
 
     @property
+    def keys(self) -> set[str]:
+        """What is held now."""
+        return set(self._kept)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that are held now."""
         return sum(kept.factor.nbytes for kept in self._kept.values())

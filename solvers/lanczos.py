@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.operators.linear_operator import LinearOperator
 
-__all__ = ["Eigenpairs", "largest_eigenpairs", "smallest_eigenvalue"]
+__all__ = ["Eigenpairs", "KrylovBasis", "largest_eigenpairs", "smallest_eigenvalue"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,23 @@ class Eigenpairs:
         return cls(values, vectors, errors, restarts, bool(converged), bool(stopped))
 
 
-class _Basis:
+class KrylovBasis:
     """An orthonormal Krylov basis ``V`` with the projection ``T = V A Vᵀ``, built one product at a time.
 
     Every new vector is orthogonalised against all others, twice: in float32 the short recurrence loses
     orthogonality within a few steps and finds copies of eigenvalues.
+
+    Args:
+        operator: A, symmetric.
+        start: The first vector ``[p]``, not zero.
+        capacity: Most vectors.
+        store: Where they are kept.
+
+    Attributes:
+        V: The vectors as rows; the first ``steps`` + 1 of them are there.
+        T: The projection, in float64; its first ``steps`` rows and columns are there.
+        steps: Products done since the last restart.
+        beta: How far the basis is from being invariant: the norm of what the last product added to it.
     """
 
     def __init__(self, operator: LinearOperator, start: Tensor, capacity: int, store: torch.device) -> None:
@@ -137,7 +149,7 @@ def largest_eigenpairs(
         on_step: Called with the number of products done after each one; True stops.
     """
     start = torch.randn(operator.size, generator=generator, dtype=like.dtype).to(like.device)
-    basis = _Basis(operator, start, dimension, store)
+    basis = KrylovBasis(operator, start, dimension, store)
     least = 10 * torch.finfo(like.dtype).eps
     done = restarts = 0
     while True:
@@ -173,7 +185,7 @@ def smallest_eigenvalue(operator: LinearOperator, start: Tensor, steps: int) -> 
     # A start that is an eigenvector or nearly so would show nothing else.
     noise = torch.randn(operator.size, generator=generator, dtype=start.dtype).to(start.device)
     mixed = start / start.norm() + 0.1 * noise / noise.norm()
-    basis = _Basis(operator, mixed, dimension, start.device)
+    basis = KrylovBasis(operator, mixed, dimension, start.device)
     while basis.steps < dimension:
         basis.extend(generator)
     return float(torch.linalg.eigvalsh(basis.T[:dimension, :dimension])[0])

@@ -19,6 +19,7 @@ from solvers.operators.curvature import CurvatureOperator
 from solvers.operators.minibatches import MinibatchHessians
 from solvers.operators.plan import Plan, Strategy
 from solvers.operators.planning import Planner
+from solvers.recycling import RecycledSpace
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
 from solvers.snapshot import ModelSnapshot
@@ -59,6 +60,7 @@ class Problem:
         model: As given.
         curvature: What H is.
         factors: Sketches, eigenpairs and factorisations that solves leave for later ones, up to ``memory_budget``.
+        recycled: Search directions that cg leaves for later solves, up to a quarter of it.
         num_params: The length p of right-hand sides.
         num_points: The number n of training points.
         denominator: What the sum of the loss's numerators over them is divided by.
@@ -155,11 +157,11 @@ class Problem:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept beside the model: batches, graphs or linearisations, factors.
+        """Bytes kept beside the model: batches, graphs or linearisations, factors, search directions.
 
         Those of all curvatures that share them; what a list that was given as data holds is not counted.
         """
-        graphs = sum(p._graph_bytes for p in self._relatives.values())
+        graphs = sum(p._graph_bytes + p.recycled.nbytes for p in self._relatives.values())
         return self.data.nbytes + self.factors.nbytes + graphs
 
     @property
@@ -233,4 +235,5 @@ class Problem:
         self._chunks = chunks
         self._planner = Planner(chunks, self.data, self.memory_budget, self._strategy, self._survey.seconds)
         self._minibatches = None
+        self.recycled = RecycledSpace(self.memory_budget // 4)
         self._relatives[chunks.key] = self

@@ -21,6 +21,7 @@ from solvers.progress import Callback, Monitor
 from solvers.result import InverseHvpResult
 from solvers.rhs import check_rhs
 from solvers.snapshot import trainable_parameters
+from solvers.spectrum_probe import probe_spectrum
 from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["LinearSystem", "checked_options"]
@@ -29,6 +30,8 @@ F = TypeVar("F", bound=Factor)
 
 CERTIFIED_AT_ONCE = 16
 """Rows whose residuals are held in float64 at a time."""
+PROBES = 100
+"""Most products spent on the spectrum where λ is to be chosen."""
 
 
 def checked_options(method: InversionMethod, **options: Any) -> dict[str, Any]:
@@ -49,7 +52,8 @@ class LinearSystem:
         model: The model and its loss.
         training_data: Batches, or a :class:`Problem` of the same model.
         b: ``[p]`` or ``[k, p]``.
-        hessian_perturbation: λ, or λ by patterns over parameter names.
+        hessian_perturbation: λ, λ by patterns over parameter names, or ``auto`` for the smallest λ that makes
+            H + λI safely positive definite.
         options: The method's options for ``info``.
         expected_products: About how many products the method will need, for the choice of a strategy.
         each_rhs: Whether that many are needed for each right-hand side; else altogether.
@@ -79,7 +83,10 @@ class LinearSystem:
         progress: bool = False,
     ) -> None:
         self.method = method
-        self._damping = Damping.of(hessian_perturbation, [name for name, _ in trainable_parameters(model.model)])
+        names = [name for name, _ in trainable_parameters(model.model)]
+        self._chosen: dict[str, Any] | None = None
+        automatic = isinstance(hessian_perturbation, str) and hessian_perturbation == "auto"
+        self._damping = Damping.of(0.0 if automatic else hessian_perturbation, names)
         self._b = b
         self._given = check_rhs(b, model.num_params)
         started = time.perf_counter()
@@ -93,13 +100,27 @@ class LinearSystem:
         self._done_before = self._hessian.products_done
         self._extra_products = 0.0
         self._factors: dict[str, str] = {}
+        if automatic:
+            self._choose_damping(names)
         self._timings = {"linearise": time.perf_counter() - started}
         self._solving_since = time.perf_counter()
+
+    def _choose_damping(self, names: Sequence[str]) -> None:
+        probe, _ = probe_spectrum(self, PROBES, seed=0)
+        damping = probe.safe_perturbation(self.problem.dtype)
+        self._chosen = {"chosen": damping, **probe.as_dict()}
+        self._damping = Damping.of(damping, names)
+        self.operator = DampedOperator(self._hessian, damping)
 
     @property
     def perturbation(self) -> float | dict[str, float]:
         """λ as it is used: one number, or numbers by pattern; JSON-ready."""
         return self._damping.perturbation
+
+    @property
+    def chosen_perturbation(self) -> dict[str, Any]:
+        """How λ was chosen, for ``info``; empty where it was given."""
+        return {} if self._chosen is None else {"auto_perturbation": self._chosen}
 
     @property
     def parameter_damping(self) -> tuple[float, ...]:
@@ -115,6 +136,11 @@ class LinearSystem:
     def damping(self) -> float:
         """The one λ; see :meth:`scalar_damping`."""
         return self.scalar_damping()
+
+    @property
+    def has_one_damping(self) -> bool:
+        """Whether all parameters share one λ."""
+        return self._damping.scalar is not None
 
     def scalar_damping(self) -> float:
         """The λ that all parameters share, for methods that know H + λI only.
@@ -222,6 +248,7 @@ class LinearSystem:
                 "strategy": {**self._hessian.plan.as_dict(), **self.problem.description},
                 "hvps": self.hvps,
                 "factors": self._factors,
+                **self.chosen_perturbation,
             },
         )
 

@@ -64,6 +64,12 @@ class KrylovOptions(MethodOptions):
 class CgOptions(KrylovOptions):
     """Options of conjugate gradients."""
 
+    recycle: bool = Field(
+        True,
+        description="Without a preconditioner: start from what earlier jobs on the same model have shown of H, and "
+        "leave the search directions of this one to later jobs. The answer is the same to rtol.",
+    )
+
 
 class MinresOptions(KrylovOptions):
     """Options of MINRES."""

@@ -11,7 +11,9 @@ from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.block_cg import BlockCg
 from solvers.certificate import Tolerance
 from solvers.checkpoint import Checkpoints
+from solvers.damping import Perturbation
 from solvers.preconditioners import preconditioner_for
+from solvers.preconditioners.recycled import recycled_preconditioner
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
@@ -22,6 +24,8 @@ __all__ = ["solve_cg"]
 
 EXPECTED_ITERATIONS: Final = 30
 """For the choice of a product strategy only."""
+ENOUGH: Final = 8
+"""A solve of no more iterations gains less from more directions than taking them in costs."""
 
 
 @InversionRegistry.register(TorchTwiceDifferentiable, InversionMethod.Cg)
@@ -29,7 +33,7 @@ def solve_cg(
     model: TorchTwiceDifferentiable,
     training_data: Iterable[Any],
     b: Tensor,
-    hessian_perturbation: float = 0.0,
+    hessian_perturbation: Perturbation = 0.0,
     *,
     x0: Tensor | None = None,
     rtol: float = 1e-7,
@@ -38,6 +42,7 @@ def solve_cg(
     preconditioner: str | None = None,
     preconditioner_rank: int | None = None,
     seed: int = 0,
+    recycle: bool = True,
     progress: bool = False,
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
@@ -51,11 +56,14 @@ def solve_cg(
     nothing. On negative curvature every right-hand side that is active in its direction ends, with x the last iterate
     before it.
 
+    On a :class:`solvers.Problem` that is solved more than once, the directions of one solve deflate the next: see
+    :mod:`solvers.recycling`.
+
     Args:
         model: The model and its loss.
         training_data: Batches ``(x, y)``, or a :class:`solvers.Problem` of the same model.
         b: ``[p]`` or ``[k, p]``.
-        hessian_perturbation: λ ≥ 0.
+        hessian_perturbation: λ ≥ 0, by parameter, or ``auto``.
         x0: First iterate, ``[p]`` or ``[k, p]``; not changed. Zero if left out.
         rtol: Tolerance on ‖(H+λI)x − b‖ / ‖b‖. 1e-7 is beyond float32 on most problems.
         atol: Tolerance on ‖(H+λI)x − b‖; stopping on it alone is the status ``absolute_tolerance``.
@@ -63,6 +71,8 @@ def solve_cg(
         preconditioner: A :class:`ihvp.methods.Preconditioning` or its value; kept by the problem for later solves.
         preconditioner_rank: Eigenpairs of the low-rank ones; 200, at most p / 2, if left out.
         seed: Random numbers of the preconditioner.
+        recycle: Whether earlier solves on the problem may help where there is no preconditioner, and this one later
+            ones. Without it, the same call gives the same bits whatever was solved before.
         progress: Draws a progress bar on stderr.
         callback: See :func:`solvers.solve_hvp`.
         checkpoints: Where the state is saved, and found again: see :mod:`solvers.checkpoint`.
@@ -83,6 +93,7 @@ def solve_cg(
         preconditioner=preconditioner,
         preconditioner_rank=preconditioner_rank,
         seed=seed,
+        recycle=recycle,
     )
     system = LinearSystem(
         InversionMethod.Cg,
@@ -96,8 +107,15 @@ def solve_cg(
         progress=progress,
     )
     first = preconditioner_for(system, preconditioner, preconditioner_rank, seed)
-    iteration = BlockCg(system, x0, Tolerance(rtol, atol), maxiter or 10 * system.operator.size, first)
+    # A problem made for this call alone has no later solves.
+    space = system.problem.recycled if recycle and preconditioner is None and system.problem is training_data else None
+    if space is not None:
+        first = recycled_preconditioner(system)
+    helped = first is not None
+    iteration = BlockCg(system, x0, Tolerance(rtol, atol), maxiter or 10 * system.operator.size, first, space)
     iteration.run(checkpoints)
+    if space is not None and helped and max(e.iterations for e in iteration.endings.values()) <= ENOUGH:
+        space.forget_waiting()
     endings = [iteration.endings[i] for i in range(system.rhs.shape[0])]
     solved = (TerminationStatus.Converged, TerminationStatus.AbsoluteTolerance)
     return system.result(

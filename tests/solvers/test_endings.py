@@ -97,6 +97,7 @@ def test_options_are_recorded_after_defaults() -> None:
         "preconditioner": None,
         "preconditioner_rank": None,
         "seed": 0,
+        "recycle": True,
     }
 
 
