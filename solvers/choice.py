@@ -19,7 +19,7 @@ BLOCK_GAIN: Final = 0.42
 """k right-hand sides take k^-0.42 of the iterations of one: 49, 27, 15, 9 for 1, 4, 16, 64 were measured."""
 LESS_RANDOM: Final = 2.0
 """Gradients take about twice the iterations of the random vector that the probe starts from."""
-PRECONDITIONED: Final = 0.4
+PRECONDITIONED: Final = 0.5
 """Share of the iterations that a sketch of the default rank, or an earlier solve, was measured to leave."""
 INDEFINITE_ITERATIONS: Final = 300
 """Nothing in a short probe tells how long minres takes; so it yields to a factorisation of a small problem only."""

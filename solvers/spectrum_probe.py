@@ -110,13 +110,14 @@ class SpectrumProbe:
         return _ends(self.T, self.beta)
 
 
-def probe_spectrum(system: LinearSystem, most: int, seed: int) -> tuple[SpectrumProbe, TerminationStatus | None]:
+def probe_spectrum(system: LinearSystem, most: int, seed: int, *, least: int = 10) -> tuple[SpectrumProbe, TerminationStatus | None]:
     """The probe of a system's H, kept by its problem.
 
     Args:
         system: Tells H, and reports after each product.
         most: Products to spend at most; fewer once the smallest eigenvalue is known well enough.
         seed: Draws the first vector.
+        least: Products to spend at least: what :meth:`SpectrumProbe.iterations` does not see it has to extrapolate.
 
     Returns:
         The probe, and why it was stopped before it was whole, if it was; such a one is not kept.
@@ -139,7 +140,7 @@ def probe_spectrum(system: LinearSystem, most: int, seed: int) -> tuple[Spectrum
                 asked.append(stop)
                 parts.append(SpectrumProbe(T.clone(), basis.beta))
                 return None
-            if basis.steps % LOOK_EVERY == 0 and _is_enough(T, basis.beta, system.rhs.dtype):
+            if basis.steps >= least and basis.steps % LOOK_EVERY == 0 and _is_enough(T, basis.beta, system.rhs.dtype):
                 break
         return SpectrumProbe(basis.T[: basis.steps, : basis.steps].clone(), basis.beta)
 

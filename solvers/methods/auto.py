@@ -86,7 +86,7 @@ def solve_auto(
         progress=progress,
     )
     wanted = rtol or default_rtol("float64" if problem.dtype == torch.float64 else "float32")
-    probe, stop = probe_spectrum(system, PROBES, seed)
+    probe, stop = probe_spectrum(system, PROBES, seed, least=PROBES)
     choice = Choice(system, probe, wanted, maxiter)
     attempts = _Attempts(system, problem, b, {"rtol": wanted, "atol": atol, "maxiter": maxiter, "seed": seed})
     attempts.watch(callback=callback, progress=progress)
