@@ -110,7 +110,9 @@ class SpectrumProbe:
         return _ends(self.T, self.beta)
 
 
-def probe_spectrum(system: LinearSystem, most: int, seed: int, *, least: int = 10) -> tuple[SpectrumProbe, TerminationStatus | None]:
+def probe_spectrum(
+    system: LinearSystem, most: int, seed: int, *, least: int = 10
+) -> tuple[SpectrumProbe, TerminationStatus | None]:
     """The probe of a system's H, kept by its problem.
 
     Args:
