@@ -102,11 +102,6 @@ def solve_arnoldi(
     else:
         rank = dimension = 0
         _check_reuse(low_rank_representation, p, own)
-    if woodbury and not hessian_perturbation > 0:
-        raise InvalidOption(
-            "woodbury keeps the part of b outside the eigenvectors as b/λ and needs λ > 0.",
-            given=f"hessian_perturbation={hessian_perturbation}",
-        )
     system = LinearSystem(
         InversionMethod.Arnoldi,
         model,
@@ -120,6 +115,13 @@ def solve_arnoldi(
         callback=callback,
         progress=progress,
     )
+    # Before anything is computed: the inverse on a span knows one λ only.
+    damping = system.scalar_damping()
+    if woodbury and not damping > 0:
+        raise InvalidOption(
+            "woodbury keeps the part of b outside the eigenvectors as b/λ and needs λ > 0.",
+            given=f"hessian_perturbation={damping}",
+        )
     restarts, errors = 0, None
     status = TerminationStatus.Approximate
     if low_rank_representation is None:

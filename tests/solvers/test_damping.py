@@ -100,7 +100,7 @@ def test_patterns_are_over_the_parameters_that_are_trained() -> None:
 def test_a_method_that_needs_one_number_says_so() -> None:
     case = small_mlp(F64)
     with pytest.raises(InvalidOption, match=r"'arnoldi' needs one λ.*\*=2, 2\.\*=0\.7.*cg, minres, lissa and direct"):
-        solve_hvp("arnoldi", case.model, case.batches(9), case.rhs(1), hessian_perturbation=BLOCKS)
+        solve_hvp("arnoldi", case.model, case.batches(9), case.rhs(1), hessian_perturbation=BLOCKS, woodbury=True)
 
 
 def test_advice_for_an_indefinite_system_is_a_number_that_suffices() -> None:

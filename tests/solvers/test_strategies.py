@@ -20,7 +20,7 @@ from solvers import Problem, TorchTwiceDifferentiable
 from solvers.operators import chunk_curvature, planning, trials
 from tests.solvers.cases import CASES, logistic, small_mlp
 from workers.architectures import build_built_in
-from workers.resolvers.losses import ClassesSecond
+from workers.resolvers.losses import classes_second
 
 F64 = torch.float64
 STRATEGIES = ["graph", "linearized", "recomputed", "forward"]
@@ -55,7 +55,7 @@ def transformer() -> tuple[nn.Module, Tensor, Tensor]:
     config = TransformerLmConfig(vocabulary=7, context=5, width=6, heads=2, layers=1)
     y = torch.randint(0, 7, (6, 5))
     y[0, 2:] = -100
-    return ClassesSecond(build_built_in(config)), torch.randint(0, 7, (6, 5)), y
+    return classes_second(build_built_in(config)), torch.randint(0, 7, (6, 5)), y
 
 
 ARCHITECTURES = {"mlp": mlp, "cnn": cnn, "transformer-lm": transformer}

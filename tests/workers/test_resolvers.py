@@ -30,6 +30,7 @@ from ihvp.jobs.submission import GradientOf, ResolvedRhs
 from ihvp.models.spec import ModelSpec
 from tests.workers.problems import Example, put, put_npy, put_tensors
 from workers.resolvers.mapping import map_tensor
+from workers.resolvers.data import PointBatches
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 
@@ -119,6 +120,19 @@ class TestModel:
             logits = module.double()(ids).reshape(-1, 7)
         expected = nn.functional.cross_entropy(logits, targets.reshape(-1), ignore_index=-1)
         assert loaded.problem.mean_loss == pytest.approx(float(expected), rel=1e-12)
+        # The solver knows the parameters by the caller's names, so that λ can be given by them.
+        assert loaded.problem.snapshot.names == tuple(name for name, _ in loaded.layout)
+        b = torch.ones(loaded.num_params, dtype=loaded.dtype)
+        info = loaded.problem.solve("cg", b, hessian_perturbation={"*": 3.0, "blocks.*": 4.0}, maxiter=1).info
+        assert info["hessian_perturbation"] == {"*": 3.0, "blocks.*": 4.0}
+
+    def test_batches_can_be_asked_for_one_by_one(self, example: Example) -> None:
+        batches = PointBatches(example.x, example.y, batch_size=4, dtype=torch.float64, classes=True)
+        for index, (x, y) in enumerate(batches):
+            assert torch.equal(batches[index][0], x)
+            assert torch.equal(batches[index][1], y)
+        with pytest.raises(IndexError):
+            batches[len(batches)]
 
     @pytest.mark.parametrize(
         ("loss", "reference"),

@@ -67,6 +67,12 @@ class PointBatches:
         for start in range(0, self.num_points, self._batch_size):
             yield self.rows(start, start + self._batch_size)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One of the batches: where they are drawn at random, the others are not read."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.rows(index * self._batch_size, (index + 1) * self._batch_size)
+
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """The points of these rows."""
         x, y = self._inputs[start:stop], self._targets[start:stop]

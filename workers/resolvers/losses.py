@@ -8,23 +8,22 @@ from torch import Tensor, nn
 from ihvp.errors import LossMismatch
 from ihvp.models.spec import LossSpec
 
-__all__ = ["ClassesSecond", "build_loss", "classes_come_last"]
+__all__ = ["build_loss", "classes_come_last", "classes_second"]
 
 
-class ClassesSecond(nn.Module):
-    """A module with its classes moved from the last place to the second, where cross-entropy looks for them.
+def classes_second(module: nn.Module) -> nn.Module:
+    """Moves a module's classes from the last place to the second, where cross-entropy looks for them.
+
+    A hook, not a module around it: the parameters keep the names that callers know them by.
 
     Args:
-        inner: Maps to logits ``[n, ..., classes]``.
+        module: Maps to logits ``[n, ..., classes]``; changed.
+
+    Returns:
+        The same module, which now maps to ``[n, classes, ...]``.
     """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[n, classes, ...]``."""
-        return torch.movedim(self.inner(x), -1, 1)
+    module.register_forward_hook(lambda _module, _inputs, logits: torch.movedim(logits, -1, 1))
+    return module
 
 
 def build_loss(spec: LossSpec) -> nn.Module:

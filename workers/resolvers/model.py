@@ -18,7 +18,7 @@ from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
 from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
 from workers.resolvers.data import PointBatches, map_points
-from workers.resolvers.losses import ClassesSecond, build_loss, classes_come_last
+from workers.resolvers.losses import build_loss, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
 from workers.resolvers.weights import check_weights, freeze_others, load_weights
 
@@ -109,7 +109,7 @@ def load_model(
     outputs, targets = _try_out(module, batches)
     sequences = isinstance(config, TransformerLmConfig) and spec.loss.type == "cross_entropy"
     if sequences or classes_come_last(spec.loss, outputs, targets):
-        module, outputs = ClassesSecond(module), torch.movedim(outputs, -1, 1)
+        module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
     num_classes = outputs.shape[1] if spec.loss.type == "cross_entropy" and outputs.ndim > 1 else None
     batches.check_targets(spec.loss, num_classes)
     model = TorchTwiceDifferentiable(module, loss)
