@@ -29,8 +29,8 @@ from ihvp.errors import (
 from ihvp.jobs.submission import GradientOf, ResolvedRhs
 from ihvp.models.spec import ModelSpec
 from tests.workers.problems import Example, put, put_npy, put_tensors
-from workers.resolvers.mapping import map_tensor
 from workers.resolvers.data import PointBatches
+from workers.resolvers.mapping import map_tensor
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 
