@@ -160,6 +160,7 @@ class BlockCg:
             },
             facts={
                 **identity_of(self.system),
+                "preconditioner": None if self.precondition is None else self.precondition.description,
                 "active": self.active,
                 "gamma": self.gamma,
                 "best": [b if math.isfinite(b) else None for b in self.best],

@@ -109,7 +109,9 @@ def solve_cg(
     first = preconditioner_for(system, preconditioner, preconditioner_rank, seed)
     # A problem made for this call alone has no later solves.
     space = system.problem.recycled if recycle and preconditioner is None and system.problem is training_data else None
-    if space is not None:
+    begun = None if checkpoints is None else checkpoints.resume
+    # What was begun without help goes on without it: in the same bits, whatever was solved meanwhile.
+    if space is not None and (begun is None or begun.facts.get("preconditioner")):
         first = recycled_preconditioner(system)
     helped = first is not None
     iteration = BlockCg(system, x0, Tolerance(rtol, atol), maxiter or 10 * system.operator.size, first, space)

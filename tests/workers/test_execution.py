@@ -125,9 +125,20 @@ class TestResult:
         assert document.info.options["rtol"] == 1e-8
 
     def test_two_runs_of_a_job_store_the_same_x(self, bench: Bench, digits: Example, spec: ModelSpec) -> None:
-        request = job_request(spec, digits.num_params, points(bench, digits, 3))
+        request = job_request(spec, digits.num_params, points(bench, digits, 3), options={"recycle": False})
         first, second = bench.run(request), bench.run(request)
         assert torch.equal(bench.x(first), bench.x(second))
+
+    def test_a_second_job_is_shorter_for_what_the_first_has_shown(
+        self, bench: Bench, digits: Example, spec: ModelSpec
+    ) -> None:
+        request = job_request(spec, digits.num_params, points(bench, digits, 3))
+        first, second = bench.run(request), bench.run(request)
+        assert first.result is not None
+        assert second.result is not None
+        needed = [max(c.iterations for c in job.result.certificate) for job in (first, second)]
+        assert needed[1] < needed[0]
+        torch.testing.assert_close(bench.x(second), bench.x(first), rtol=1e-2, atol=1e-2)
 
 
 class Scaling:
