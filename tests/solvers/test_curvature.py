@@ -314,3 +314,20 @@ def test_minibatches_average_to_the_whole(curvature: str) -> None:
     minibatches, V = problem.minibatches(), numbers(2, 21)
     mean = torch.stack([minibatches.product(i, V) for i in range(len(minibatches))]).mean(0)
     torch.testing.assert_close(mean, V @ dense_of(problem), rtol=1e-9, atol=1e-12)
+
+
+def test_deflation_takes_the_eigenpairs_of_its_own_curvature_only() -> None:
+    mlp = small_mlp(F64)
+    problem = Problem(mlp.model, mlp.batches(9))
+    b = mlp.rhs(2)
+
+    def solve(one: Problem, rank: int) -> dict[str, str]:
+        options = {"preconditioner": "deflation", "preconditioner_rank": rank, "rtol": 1e-8, "atol": 0.0}
+        info = one.solve("cg", b, hessian_perturbation=mlp.damping, **options).info
+        assert all(c["status"] == "converged" for c in info["certificate"])
+        return {key: where for key, where in info["factors"].items() if key.startswith("eigenpairs")}
+
+    made = solve(problem, 8)
+    assert list(made.values()) == ["made"]
+    assert solve(problem, 5) == dict.fromkeys(made, "kept")  # more pairs than asked for serve as well
+    assert "kept" not in solve(problem.with_curvature("ggn"), 5).values()
