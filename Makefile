@@ -30,8 +30,11 @@ test: setup ## the whole test suite, against real servers and workers
 demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
 	@exec $(BIN)/python -m examples.demo
 
+bench: setup ## solvers against their peers, side by side (benchmarks/results.md); ROW=name for one row, QUICK=1
+	@exec bash scripts/bench.sh "$(PYTHON)"
+
 run: setup ## the service on http://127.0.0.1:8000, data in ./ihvp-data
 	@exec $(BIN)/ihvp up
 
 clean: ## remove what these commands made
-	@rm -rf $(VENV) demo ihvp-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .bench demo ihvp-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

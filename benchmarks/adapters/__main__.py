@@ -1,0 +1,52 @@
+"""Serves one contestant: imports it once, then forks a fresh process for every job, a line of JSON on stdin.
+
+So no import is in any time, and no solve profits from another one's. Answers a line when a job has ended.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+
+from benchmarks.adapters.contestant import run_job
+
+BEYOND_LIMIT = 30.0
+"""Seconds that a solve may take to notice its limit: one long operation cannot be interrupted from Python."""
+
+
+def serve(name: str) -> None:
+    """Answers jobs for ``benchmarks.adapters.<name>`` until stdin ends."""
+    warnings.simplefilter("ignore")
+    adapter = importlib.import_module(f"benchmarks.adapters.{name}").make_solver
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                run_job(adapter, job)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        _wait(child, time.monotonic() + 2 * job["limit"] + BEYOND_LIMIT)
+        print("done", flush=True)
+
+
+def _wait(child: int, deadline: float) -> None:
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,97 @@
+"""What every contestant's adapter offers, and where a solve is timed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.problem_files import Problem, read_problem
+
+__all__ = ["Adapter", "Solver", "TookTooLong", "run_job"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Solver(Protocol):
+    """A contestant with one model loaded."""
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """Solutions ``[k, p]`` for right-hand sides ``[k, p]``."""
+
+    def facts(self) -> dict[str, Any]:
+        """What it says about its last solve, JSON-ready: ``iterations`` and remarks."""
+
+
+class Adapter(Protocol):
+    """Makes a solver of a problem; all of its set-up is timed."""
+
+    def __call__(self, problem: Problem, rtol: float, **settings: Any) -> Solver:
+        """A solver that stops at the relative residual ``rtol`` as this contestant understands it."""
+
+
+class TookTooLong(Exception):
+    """A solve ran into its time limit."""
+
+
+def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
+    """Solves twice on one model and writes solutions, seconds and facts to the job's folder.
+
+    Args:
+        adapter: The contestant.
+        job: ``problem`` (folder), ``dtype``, ``count``, ``points``, ``rtol``, ``settings``, ``limit`` (seconds
+            a solve), ``warm`` (whether to solve a second time), ``out`` (folder), ``threads``.
+    """
+    out = Path(job["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
+    problem = read_problem(Path(job["problem"]), DTYPES[job["dtype"]], job["count"], job.get("points"))
+    # The thread pool and the BLAS start up outside of the time, for everyone.
+    torch.randn(256, 256, dtype=problem.cold.dtype) @ torch.randn(256, 256, dtype=problem.cold.dtype)
+    report: dict[str, Any] = {"status": "ok"}
+    try:
+        # Fused attention has no second derivative; what a contestant sets itself stands inside this.
+        with sdpa_kernel(SDPBackend.MATH):
+            started = _start(job["limit"])
+            solver = adapter(problem, job["rtol"], **job["settings"])
+            solution = solver.solve(problem.cold.clone())
+            report["cold"] = _stop(started)
+            report["facts"] = solver.facts()
+            np.save(out / "cold.npy", solution.detach().numpy())
+            if job["warm"]:
+                started = _start(job["limit"])
+                solution = solver.solve(problem.warm.clone())
+                report["warm"] = _stop(started)
+                report["warm_facts"] = solver.facts()
+                np.save(out / "warm.npy", solution.detach().numpy())
+    except TookTooLong:
+        report["status"] = "too long"
+    except Exception as error:
+        report["status"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    report["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
+
+
+def _start(limit: float) -> float:
+    def ring(*_: Any) -> None:
+        raise TookTooLong
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    return time.perf_counter()
+
+
+def _stop(started: float) -> float:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return time.perf_counter() - started

@@ -1,0 +1,63 @@
+"""pyDVL 0.7.1: ``solve_hvp`` with conjugate gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydvl.influence.inversion import InversionMethod, solve_hvp
+from pydvl.influence.torch import TorchTwiceDifferentiable
+from torch import Tensor, nn
+
+from benchmarks.problem_files import Problem
+
+__all__ = ["make_solver"]
+
+
+class _FromFloats(nn.Module):
+    """Takes token ids as floating-point numbers, for the library asks its inputs to require gradients."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The inner module's outputs."""
+        outputs: Tensor = self.inner(x.long())
+        return outputs
+
+
+class _Solver:
+    def __init__(self, problem: Problem, rtol: float) -> None:
+        module, x = problem.module, problem.x
+        if not x.is_floating_point():
+            module, x = _FromFloats(module).eval(), x.double()
+        self._model = TorchTwiceDifferentiable(module, problem.loss)
+        self._data = [(x, problem.y)]
+        self._damping = problem.damping
+        self._rtol = rtol
+        self._iterations: int | None = None
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """Solutions ``[k, p]``."""
+        result = solve_hvp(
+            InversionMethod.Cg,
+            self._model,
+            self._data,
+            rhs,
+            hessian_perturbation=self._damping,
+            rtol=self._rtol,
+            atol=0.0,
+            maxiter=5000,
+        )
+        self._iterations = max(info["niter"] for info in result.info.values())
+        solution: Tensor = result.x
+        return solution
+
+    def facts(self) -> dict[str, Any]:
+        """Iterations."""
+        return {"iterations": self._iterations}
+
+
+def make_solver(problem: Problem, rtol: float) -> _Solver:
+    """One batch of all points, whose gradient graph the library keeps during a solve."""
+    return _Solver(problem, rtol)

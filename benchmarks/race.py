@@ -1,0 +1,179 @@
+"""One cell of the table: all contestants on the same problem, interleaved, each judged by the same judge."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.contestants import CONTESTANTS, Contestant, Server
+from benchmarks.judge import Judge
+from benchmarks.rows import DTYPES, TOLERANCES
+
+__all__ = ["Cell", "Entry", "race"]
+
+REPEATS: Final = 3
+QUICK_REPEATS: Final = 1
+SLOW: Final = 4.0
+"""Seconds of a cold solve from which one run is all there is."""
+LIMIT: Final = 20.0
+"""Seconds that a solve may take."""
+TIGHTENINGS: Final = 3
+"""Times that a contestant whose solution misses the tolerance is asked again for less."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row in one dtype with one number of right-hand sides."""
+
+    folder: Path
+    dtype: str
+    count: int
+    threads: int
+    quick: bool
+
+
+@dataclass
+class Entry:
+    """What came of one contestant in a cell.
+
+    Attributes:
+        cold: Seconds of each first solve on a model.
+        warm: Seconds of each second solve, with other right-hand sides.
+        residual: The worst relative residual of all judged solutions, recomputed.
+        reached: Whether that meets the tolerance.
+        rtol: The tolerance that it was given to get there.
+        iterations: Of the first solve, as far as it tells.
+        remark: Why there is no time, or the tolerance was not met.
+        predicted: Seconds that the solve would have taken, by extrapolation, where it was not run.
+        facts: What it says about its last solves.
+    """
+
+    cold: list[float]
+    warm: list[float]
+    residual: float | None = None
+    reached: bool = False
+    rtol: float | None = None
+    iterations: int | None = None
+    remark: str | None = None
+    predicted: float | None = None
+    facts: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, with medians."""
+        medians = {
+            f"{which}_median": statistics.median(seconds) if seconds else None
+            for which, seconds in (("cold", self.cold), ("warm", self.warm))
+        }
+        return {**asdict(self), **medians}
+
+
+def race(
+    cell: Cell,
+    servers: Mapping[str, Server],
+    missing: Mapping[str, str],
+    earlier: Mapping[str, dict[str, Any]] | None,
+    tell: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Runs everyone, first until the tolerance is met, then again for the medians.
+
+    Args:
+        cell: What is solved.
+        servers: A process for each adapter.
+        missing: Why some adapters have none.
+        earlier: The same row's and dtype's entries with fewer right-hand sides, and ``count``, if there are any.
+        tell: Where a line of progress goes.
+    """
+    judge = Judge(cell.folder, DTYPES[cell.dtype], cell.count)
+    entries: dict[str, Entry] = {}
+    for contestant in CONTESTANTS:
+        if contestant.adapter in missing:
+            entry = Entry([], [], remark=missing[contestant.adapter])
+        else:
+            entry = _skipped(contestant, cell, earlier) or _first(
+                contestant, cell, servers[contestant.adapter], judge, earlier
+            )
+        entries[contestant.name] = entry
+        tell(_line(contestant, entry))
+    for _ in range((QUICK_REPEATS if cell.quick else REPEATS) - 1):
+        for contestant in CONTESTANTS:
+            entry = entries[contestant.name]
+            if not entry.cold or entry.cold[0] > SLOW or entry.rtol is None:
+                continue
+            report = servers[contestant.adapter].run(_job(contestant, cell, entry.rtol))
+            if report["status"] == "ok":
+                entry.cold.append(report["cold"])
+                entry.warm.append(report["warm"])
+    return {name: entry.as_dict() for name, entry in entries.items()}
+
+
+def _skipped(contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str, Any]] | None) -> Entry | None:
+    """An entry by extrapolation, where fewer right-hand sides were already too many."""
+    before = (earlier or {}).get(contestant.name)
+    if not before or contestant.ours:
+        return None
+    growth = cell.count / before["count"]
+    took = before["cold_median"] or before["predicted"]
+    if took is None:
+        return Entry([], [], remark=before["remark"])
+    predicted = took * growth if contestant.one_by_one else took
+    if predicted <= LIMIT:
+        return None
+    return Entry([], [], predicted=predicted, remark=f"> {LIMIT:.0f} s")
+
+
+def _first(
+    contestant: Contestant, cell: Cell, server: Server, judge: Judge, earlier: Mapping[str, dict[str, Any]] | None
+) -> Entry:
+    asked = TOLERANCES[cell.dtype]
+    rtol = ((earlier or {}).get(contestant.name) or {}).get("rtol") or asked
+    entry = Entry([], [])
+    for _ in range(TIGHTENINGS):
+        job = _job(contestant, cell, rtol)
+        report = server.run(job)
+        if report["status"] != "ok":
+            remark = f"> {LIMIT:.0f} s" if report["status"] == "too long" else report["status"]
+            if not entry.cold:
+                return Entry([], [], remark=remark)
+            entry.remark = f"stops at {entry.residual:.1e}; asked for less: {remark}"
+            return entry
+        found = [r for which in ("cold", "warm") for r in judge.residuals(which, Path(job["out"]) / f"{which}.npy")]
+        worst = max(found) if all(map(math.isfinite, found)) else math.inf
+        entry = Entry(
+            [report["cold"]],
+            [report["warm"]],
+            residual=worst if math.isfinite(worst) else None,
+            reached=worst <= asked,
+            rtol=rtol,
+            iterations=report["facts"]["iterations"],
+            facts={"cold": report["facts"], "warm": report["warm_facts"], "peak_bytes": report["peak_bytes"]},
+        )
+        if entry.reached:
+            return entry
+        entry.remark = f"stops at {worst:.1e}"
+        rtol *= min(0.7, 0.7 * asked / worst) if math.isfinite(worst) else 0.1
+    return entry
+
+
+def _job(contestant: Contestant, cell: Cell, rtol: float) -> dict[str, Any]:
+    return {
+        "problem": str(cell.folder),
+        "dtype": cell.dtype,
+        "count": cell.count,
+        "rtol": rtol,
+        "settings": contestant.settings,
+        "limit": LIMIT,
+        "warm": True,
+        "out": str(Path(f".bench/runs/{contestant.adapter}").absolute()),
+        "threads": cell.threads,
+    }
+
+
+def _line(contestant: Contestant, entry: Entry) -> str:
+    if not entry.cold:
+        return f"  {contestant.name}: {entry.remark}"
+    residual = "not finite" if entry.residual is None else f"{entry.residual:.1e}"
+    return f"  {contestant.name}: cold {entry.cold[0]:.2f} s, warm {entry.warm[0]:.2f} s, residual {residual}"

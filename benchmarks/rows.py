@@ -1,0 +1,92 @@
+"""The rows of the table: which networks, on which data, at which λ and tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+
+__all__ = ["COUNTS", "DTYPES", "ROWS", "TOLERANCES", "Row"]
+
+COUNTS: Final = (1, 16, 64)
+"""Numbers of right-hand sides."""
+DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
+TOLERANCES: Final = {"float32": 1e-5, "float64": 1e-8}
+"""Relative residuals asked for: the service's own defaults of each dtype."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network to be trained and solved on.
+
+    Attributes:
+        name: As in ``make bench ROW=name``.
+        title: For the table.
+        data: Which data set it is trained on.
+        architecture: ``{type, config}`` as the service takes it.
+        points: The number n of training points.
+        damping: λ.
+        weight_decay: Of the training, which goes on until the regularised loss is near a minimum.
+        training_steps: Most iterations of L-BFGS.
+    """
+
+    name: str
+    title: str
+    data: Literal["digits", "digit-images", "text"]
+    architecture: dict[str, Any]
+    points: int = 1500
+    damping: float = 0.01
+    weight_decay: float = 1e-3
+    training_steps: int = 200
+
+
+def _row(name: str, title: str, data: Any, kind: str, config: dict[str, Any], **other: Any) -> Row:
+    return Row(name, title, data, {"type": kind, "config": config}, **other)
+
+
+_ALL: Final = (
+    _row(
+        "digits-mlp",
+        "MLP 64-128-128-10 on the digits",
+        "digits",
+        "mlp",
+        {"in_features": 64, "hidden": [128, 128], "out_features": 10, "activation": "tanh"},
+    ),
+    _row(
+        "digits-cnn",
+        "CNN with two convolutions on the digits",
+        "digit-images",
+        "cnn",
+        {
+            "in_channels": 1,
+            "height": 8,
+            "width": 8,
+            "channels": [16, 32],
+            "out_features": 10,
+            "activation": "tanh",
+        },
+        points=500,
+    ),
+    _row(
+        "text-transformer",
+        "transformer language model on Python's documentation strings",
+        "text",
+        "transformer-lm",
+        {"vocabulary": 128, "context": 32, "width": 32, "heads": 2, "layers": 2},
+        points=64,
+        # Its largest eigenvalues are in the hundreds, those of the others below ten.
+        damping=1.0,
+        # Decay shrinks weights whose scale a norm takes out again, and so blows up the curvature in them.
+        weight_decay=0.0,
+        training_steps=300,
+    ),
+    _row(
+        "digits-softmax",
+        "softmax regression on the digits",
+        "digits",
+        "linear",
+        {"in_features": 64, "out_features": 10},
+    ),
+)
+ROWS: Final = {row.name: row for row in _ALL}

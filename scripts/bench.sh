@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The benchmark: environments of the peers, then the table. ROW=name runs one row, QUICK=1 repeats nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/bench-venvs.sh "${1:-python3}"
+# The same for every contestant: all cores, and threads that sleep while they wait, as the service's do.
+cores="$(nproc)"
+export OMP_NUM_THREADS="$cores" MKL_NUM_THREADS="$cores" OMP_WAIT_POLICY=PASSIVE PYTHONPATH=.
+exec .venv/bin/python -m benchmarks ${ROW:+--row "$ROW"} ${QUICK:+--quick} ${ONLY:+--only "$ONLY"}

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rows import ROWS, Row
+from benchmarks.training import prepare_problem
+
+
+@pytest.fixture(scope="session")
+def small_row() -> Row:
+    architecture = {"type": "linear", "config": {"in_features": 64, "out_features": 10}}
+    return replace(ROWS["digits-softmax"], name="small", architecture=architecture, points=60, training_steps=20)
+
+
+@pytest.fixture(scope="session")
+def small_problem(small_row: Row, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("problem")
+    prepare_problem(small_row, folder)
+    return folder
