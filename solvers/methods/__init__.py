@@ -7,6 +7,7 @@ from solvers.methods.direct import solve_direct
 from solvers.methods.ekfac import solve_ekfac
 from solvers.methods.kfac import solve_kfac
 from solvers.methods.lissa import solve_lissa
+from solvers.methods.minres import solve_minres
 from solvers.methods.nystrom import solve_nystrom
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "solve_ekfac",
     "solve_kfac",
     "solve_lissa",
+    "solve_minres",
     "solve_nystrom",
 ]
