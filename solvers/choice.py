@@ -146,7 +146,7 @@ class Choice:
 
     def _is_kept(self, kind: str) -> bool:
         problem = self._system.problem
-        return any(key.startswith(problem.factor_key(kind)) for key in problem.factors.keys)
+        return any(key.startswith(problem.factor_key(kind)) for key in problem.factors.held())
 
     def _indefinite(self) -> str:
         return f"H + λI has an eigenvalue near {self._shifted:.3g}"

@@ -66,22 +66,20 @@ class FactorCache:
         self._age = 0.0
 
     @property
-    def keys(self) -> set[str]:
-        """What is held now."""
-        return set(self._kept)
-
-    @property
     def nbytes(self) -> int:
         """Bytes that are held now."""
         return sum(kept.factor.nbytes for kept in self._kept.values())
 
-    def get(self, key: str, kind: type[F], make: Callable[[], F | None]) -> tuple[F | None, str]:
+    def get(
+        self, key: str, kind: type[F], make: Callable[[], F | None], *, lasting: bool = True
+    ) -> tuple[F | None, str]:
         """The factor under a key, and where it came from: ``kept``, ``loaded`` or ``made``.
 
         Args:
             key: What it is and all that it depends on beside the problem, e.g. ``nystrom rank=200 seed=0``.
             kind: Its class.
             make: Makes it; None where it was stopped before it was whole, which is not kept.
+            lasting: Whether it is worth keeping in the store, beyond this process.
         """
         if key in self._kept:
             kept = self._kept[key]
@@ -89,7 +87,8 @@ class FactorCache:
             self._rate(kept)
             return cast(F, kept.factor), "kept"
         began = time.perf_counter()
-        tensors = self.store.load(key) if self.store else None
+        store = self.store if lasting else None
+        tensors = store.load(key) if store else None
         if tensors is not None:
             factor: F | None = kind.of(tensors)
             where = "loaded"
@@ -99,8 +98,8 @@ class FactorCache:
         seconds = time.perf_counter() - began
         if factor is None:
             return None, where
-        if tensors is None and self.store:
-            self.store.save(key, factor.tensors(), seconds)
+        if tensors is None and store:
+            store.save(key, factor.tensors(), seconds)
         self._keep(key, factor, seconds)
         return factor, where
 

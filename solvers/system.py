@@ -167,15 +167,16 @@ class LinearSystem:
         """Hessian-vector products done in this solve, in passes over all points."""
         return self._hessian.products_done - self._done_before + self._extra_products
 
-    def factor(self, key: str, kind: type[F], make: Callable[[], F | None]) -> F | None:
+    def factor(self, key: str, kind: type[F], make: Callable[[], F | None], *, lasting: bool = True) -> F | None:
         """A sketch or factorisation, kept by the problem from an earlier solve or made now.
 
         Args:
             key: What it is and all that it depends on beside the problem: rank, seed, …; not λ, not b.
             kind: Its class.
             make: Makes it; None where it was stopped before it was whole.
+            lasting: Whether it is worth keeping beyond this process.
         """
-        found, where = self.problem.factors.get(self.problem.factor_key(key), kind, make)
+        found, where = self.problem.factors.get(self.problem.factor_key(key), kind, make, lasting=lasting)
         self._factors[key] = where
         return found
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending, Tolerance
-from solvers.lanczos import Eigenpairs, largest_eigenpairs
+from solvers.lanczos import Eigenpairs
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
+from solvers.spectrum import kept_eigenpairs
 from solvers.system import LinearSystem, checked_options
 from solvers.torch_model import TorchTwiceDifferentiable
 
@@ -125,7 +126,15 @@ def solve_arnoldi(
     restarts, errors = 0, None
     status = TerminationStatus.Approximate
     if low_rank_representation is None:
-        pairs, stop = _eigenpairs(system, own, rank, dimension)
+        pairs, stop = kept_eigenpairs(
+            system,
+            rank,
+            dimension=dimension,
+            tol=tol,
+            max_restarts=max_iter or 10 * p,
+            seed=seed,
+            on_device=eigen_computation_on_gpu,
+        )
         low_rank_representation = _representation(system, pairs)
         restarts, errors = pairs.restarts, pairs.errors.tolist()
         status = stop or (status if pairs.converged else TerminationStatus.MaxIterations)
@@ -179,34 +188,6 @@ def _check_reuse(representation: LowRankRepresentation, p: int, own: dict[str, A
             given=", ".join(unused),
             hint="Leave them out, or leave low_rank_representation out.",
         )
-
-
-def _eigenpairs(
-    system: LinearSystem, own: dict[str, Any], rank: int, dimension: int
-) -> tuple[Eigenpairs, TerminationStatus | None]:
-    max_restarts = own["max_iter"] or 10 * system.operator.size
-    most = dimension * (max_restarts + 1)
-    asked: list[TerminationStatus] = []
-    nothing_yet = [1.0] * system.rhs.shape[0]
-
-    def on_step(done: int) -> bool:
-        stop = system.report(done, most, nothing_yet)
-        if stop is not None:
-            asked.append(stop)
-        return bool(asked)
-
-    pairs = largest_eigenpairs(
-        system.operator.curvature,
-        rank,
-        dimension=dimension,
-        tol=own["tol"],
-        max_restarts=max_restarts,
-        generator=torch.Generator().manual_seed(own["seed"]),
-        like=system.rhs,
-        store=system.problem.device if own["eigen_computation_on_gpu"] else torch.device("cpu"),
-        on_step=on_step,
-    )
-    return pairs, asked[0] if asked else None
 
 
 def _representation(system: LinearSystem, pairs: Eigenpairs) -> LowRankRepresentation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ihvp.errors import HessianTooLarge, InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus, dense_hessian_bytes
 from solvers.certificate import Ending, Tolerance
+from solvers.dense import DenseHessian, DenseInverse, dense_inverse
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
@@ -22,8 +23,6 @@ __all__ = ["solve_direct"]
 
 ROWS_AT_ONCE: Final = 32
 REFINEMENTS: Final = 5
-
-Factor = Callable[[Tensor], Tensor]
 
 
 @InversionRegistry.register(TorchTwiceDifferentiable, InversionMethod.Direct)
@@ -39,9 +38,10 @@ def solve_direct(
 ) -> InverseHvpResult[Tensor]:
     """Solves by a float64 Cholesky factorisation; by eigenvalues where H + λI is not positive definite.
 
-    The solution is refined with the true operator, so that the residual is what the model's dtype holds.
-    ``converged`` means a relative residual ≤ 1e-5 where the model or b is float32, else ≤ 1e-10. An
-    indefinite system is solved too; the certificate then carries its smallest eigenvalue. A singular one
+    The Hessian and what inverts it are kept by a :class:`solvers.Problem`: another b costs no product and no
+    factorisation there, another λ no product. The solution is refined with the true operator, so that the residual is
+    what the model's dtype holds. ``converged`` means a relative residual ≤ 1e-5 where the model or b is float32, else
+    ≤ 1e-10. An indefinite system is solved too; the certificate then carries its smallest eigenvalue. A singular one
     gets the solution of least norm, if there is one.
 
     Args:
@@ -79,16 +79,19 @@ def solve_direct(
     )
     coarse = torch.float32 in (b.dtype, system.problem.dtype)
     tolerance = Tolerance(1e-5 if coarse else 1e-10)
-    H, stop = _dense(system)
-    if stop is not None:
+    dense, stop = _dense(system)
+    if dense is None:
+        assert stop is not None  # noqa: S101
         endings = [Ending(stop, 0)] * system.rhs.shape[0]
         return system.result(torch.zeros_like(system.rhs), endings, tolerance, hessian=None)
-    solve, facts, bounds = _factorize(H, system.operator.damping, system.largest_damping)
-    X, refinements = _refine(system, solve)
+    inverse = dense_inverse(system, dense.H)
+    facts, smallest = inverse.facts, inverse.smallest
+    X, refinements = _refine(system, inverse)
     singular = facts["inertia"] is not None and facts["inertia"]["zero"] > 0
     status = TerminationStatus.Breakdown if singular else TerminationStatus.Stagnated
-    endings = [Ending(status, n, _advice(facts), *bounds) for n in refinements]
-    return system.result(X, endings, tolerance, hessian=H, **facts)
+    enough = None if smallest is None else system.largest_damping + 1.1 * abs(smallest) + 10 * inverse.floor
+    endings = [Ending(status, n, _advice(facts), smallest, enough) for n in refinements]
+    return system.result(X, endings, tolerance, hessian=dense.H, **facts)
 
 
 def _check_memory(model: TorchTwiceDifferentiable, memory_budget: int | None) -> None:
@@ -115,58 +118,30 @@ def _half_of_memory(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _dense(system: LinearSystem) -> tuple[Tensor, TerminationStatus | None]:
-    """H ``[p, p]``, symmetrised, row block by row block."""
-    p = system.operator.size
-    H = system.rhs.new_zeros(p, p)
-    nothing_yet = [1.0] * system.rhs.shape[0]
-    for start in range(0, p, ROWS_AT_ONCE):
-        rows = min(ROWS_AT_ONCE, p - start)
-        unit = system.rhs.new_zeros(rows, p)
-        unit[torch.arange(rows), torch.arange(start, start + rows)] = 1.0
-        H[start : start + rows] = system.operator.curvature(unit)
-        stop = system.report(start + rows, p, nothing_yet)
-        if stop is not None:
-            return H, stop
-    return (H + H.T) / 2, None
+def _dense(system: LinearSystem) -> tuple[DenseHessian | None, TerminationStatus | None]:
+    """H, kept by the problem or computed row block by row block; or why that was stopped."""
+    asked: list[TerminationStatus] = []
+
+    def make() -> DenseHessian | None:
+        p = system.operator.size
+        H = system.rhs.new_zeros(p, p)
+        nothing_yet = [1.0] * system.rhs.shape[0]
+        for start in range(0, p, ROWS_AT_ONCE):
+            rows = min(ROWS_AT_ONCE, p - start)
+            unit = system.rhs.new_zeros(rows, p)
+            unit[torch.arange(rows), torch.arange(start, start + rows)] = 1.0
+            H[start : start + rows] = system.operator.curvature(unit)
+            stop = system.report(start + rows, p, nothing_yet)
+            if stop is not None:
+                asked.append(stop)
+                return None
+        return DenseHessian((H + H.T) / 2)
+
+    found = system.factor("dense", DenseHessian, make)
+    return found, asked[0] if asked else None
 
 
-def _factorize(
-    H: Tensor, damping: float | Tensor, largest: float
-) -> tuple[Factor, dict[str, Any], tuple[float | None, float | None]]:
-    """A solver for rows, what is known of the matrix, and (smallest eigenvalue, λ that suffices) if ≤ 0."""
-    A = H.to(torch.float64, copy=True)
-    A.diagonal().add_(damping)
-    p = A.shape[0]
-    if not bool(A.isfinite().all()):
-        facts: dict[str, Any] = {"factorization": "none", "inertia": None}
-        return (lambda rows: torch.full_like(rows, float("nan"))), facts, (None, None)
-    L, failed = torch.linalg.cholesky_ex(A)
-    # A pivot lost in rounding means that the matrix is singular as far as its entries are known.
-    floor = p * torch.finfo(H.dtype).eps * float(A.diagonal().abs().max())
-    if not int(failed) and float(L.diagonal().square().min()) > floor:
-        facts = {"factorization": "cholesky", "inertia": {"positive": p, "negative": 0, "zero": 0}}
-        return (lambda rows: torch.cholesky_solve(rows.T, L).T), facts, (None, None)
-    values, Q = torch.linalg.eigh(A)
-    floor = p * torch.finfo(H.dtype).eps * float(values.abs().max())
-    zero = values.abs() <= floor
-    inertia = {
-        "positive": int((values > floor).sum()),
-        "negative": int((values < -floor).sum()),
-        "zero": int(zero.sum()),
-    }
-    inverse = torch.where(zero, 0.0, 1.0 / torch.where(zero, 1.0, values))
-    smallest = float(values[0])
-    bounds = (smallest, _sufficient(smallest, largest, floor)) if smallest <= floor else (None, None)
-    facts = {"factorization": "eigenvalues", "inertia": inertia}
-    return (lambda rows: ((rows @ Q) * inverse) @ Q.T), facts, bounds
-
-
-def _sufficient(smallest: float, damping: float, floor: float) -> float:
-    return damping + 1.1 * abs(smallest) + 10 * floor
-
-
-def _refine(system: LinearSystem, solve: Factor) -> tuple[Tensor, list[int]]:
+def _refine(system: LinearSystem, solve: DenseInverse) -> tuple[Tensor, list[int]]:
     """Solutions in the model's dtype and how many corrections each took."""
     everything = list(range(system.rhs.shape[0]))
     X = solve(system.rhs.double()).to(system.problem.dtype)
