@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ihvp.methods import InversionMethod, TerminationStatus
-from ihvp.perturbation import describe
 from solvers.certificate import Ending, Tolerance
-from solvers.lanczos import smallest_eigenvalue
-from solvers.operators.minibatches import MinibatchHessians
+from solvers.checkpoint import Checkpoints, SolverState, check_resume, endings_from, endings_to, identity_of
+from solvers.damping import Perturbation
+from solvers.lissa_series import Series, safe_scale
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
-from solvers.rhs import starting_point
 from solvers.system import LinearSystem, checked_options
 from solvers.torch_model import TorchTwiceDifferentiable
 
 __all__ = ["solve_lissa"]
-
-DIVERGED: Final = 1e3
-"""An update this many times ‖b‖ cannot come from a series that converges."""
-PROBES: Final = 30
 
 
 @InversionRegistry.register(TorchTwiceDifferentiable, InversionMethod.Lissa)
@@ -33,16 +27,18 @@ def solve_lissa(
     model: TorchTwiceDifferentiable,
     training_data: Iterable[Any],
     b: Tensor,
-    hessian_perturbation: float = 0.0,
+    hessian_perturbation: Perturbation = 0.0,
     *,
     maxiter: int = 1000,
     dampen: float = 0.0,
-    scale: float = 10.0,
+    scale: float | None = 10.0,
     h0: Tensor | None = None,
     rtol: float = 1e-4,
+    repeats: int = 1,
     seed: int = 0,
     progress: bool = False,
     callback: Callback | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> InverseHvpResult[Tensor]:
     """Solves approximately by the recursion h ← b + (1 − dampen) h − (H_batch + λ) h / scale, x = h / scale.
 
@@ -55,26 +51,32 @@ def solve_lissa(
         training_data: Batches ``(x, y)``, or a :class:`solvers.Problem` of the same model; their size is that of
             the minibatches.
         b: ``[p]`` or ``[k, p]``.
-        hessian_perturbation: λ ≥ 0.
+        hessian_perturbation: λ ≥ 0, by parameter, or ``auto``.
         maxiter: Most terms.
         dampen: Adds dampen·scale to λ.
-        scale: Must exceed the largest eigenvalue of every batch's Hessian + λ.
+        scale: Must exceed the largest eigenvalue of every batch's Hessian + λ. None: 1.2 times what a few power
+            iterations on each batch find, and twice as much where that diverges, until it does not.
         h0: First iterate, ``[p]`` or ``[k, p]``; not changed. b if left out.
         rtol: A right-hand side ends once no number in it moves by more than this share; and the relative
             residual up to which it counts as converged.
+        repeats: Independent series, with the seeds from ``seed`` on, whose mean is x.
         seed: Draws the order of the batches.
         progress: Draws a progress bar on stderr.
         callback: See :func:`solvers.solve_hvp`; the residuals it sees are those on the minibatch.
+        checkpoints: Where the state is saved, and found again: see :mod:`solvers.checkpoint`.
 
     Returns:
         ``info`` has ``max_perc_residual`` and ``mean_perc_residual`` (last update in percent of the iterate, the
-        largest and the mean over all numbers), ``effective_damping`` (λ + dampen·scale) and ``niter`` (terms, a
-        list with one entry a right-hand side).
+        largest and the mean over all numbers), ``effective_damping`` (λ + dampen·scale), ``scale``, ``niter`` (terms, a
+        list with one entry a right-hand side) and ``repeat_std`` (a list: how far the series of each lie apart, as a
+        share of ‖x‖; None for one series).
 
     Raises:
         InvalidInput: See :func:`solvers.solve_hvp`.
     """
-    options = checked_options(InversionMethod.Lissa, maxiter=maxiter, dampen=dampen, scale=scale, rtol=rtol, seed=seed)
+    options = checked_options(
+        InversionMethod.Lissa, maxiter=maxiter, dampen=dampen, scale=scale, rtol=rtol, repeats=repeats, seed=seed
+    )
     system = LinearSystem(
         InversionMethod.Lissa,
         model,
@@ -86,146 +88,110 @@ def solve_lissa(
         callback=callback,
         progress=progress,
     )
-    series = _Series(system, h0, maxiter=maxiter, dampen=dampen, scale=scale, rtol=rtol, seed=seed)
-    series.run()
+    settings = {"maxiter": maxiter, "dampen": dampen, "rtol": rtol}
+    runs = _Repeats(system, h0, settings, repeats, seed, checkpoints)
+    runs.run(scale)
     k = system.rhs.shape[0]
+    series = runs.series
     return system.result(
-        series.H / scale,
-        [series.endings[i] for i in range(k)],
+        runs.mean / runs.scale,
+        [runs.endings[i] for i in range(k)],
         Tolerance(rtol),
         max_perc_residual=100 * max(series.largest),
         mean_perc_residual=100 * sum(series.mean) / k,
-        effective_damping=system.raised_perturbation(dampen * scale),
-        niter=[series.endings[i].iterations for i in range(k)],
+        effective_damping=system.raised_perturbation(dampen * runs.scale),
+        scale=runs.scale,
+        niter=[runs.endings[i].iterations for i in range(k)],
+        repeat_std=runs.relative_deviation(),
     )
 
 
-class _Series:
-    """The partial sums; rows of ``H`` that have ended are left out of the products."""
+class _Repeats:
+    """Independent series of one system, one after another, and their mean."""
 
     def __init__(
         self,
         system: LinearSystem,
         h0: Tensor | None,
-        *,
-        maxiter: int,
-        dampen: float,
-        scale: float,
-        rtol: float,
+        settings: dict[str, Any],
+        repeats: int,
         seed: int,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        self.system = system
-        self.maxiter, self.dampen, self.scale, self.rtol = maxiter, dampen, scale, rtol
-        self.batches: MinibatchHessians = system.problem.minibatches()
-        self.order = _order(len(self.batches), seed)
-        self.H = system.rhs.clone() if h0 is None else starting_point("h0", h0, system.rhs)
-        k = self.H.shape[0]
-        self.norm_b = system.rhs.double().norm(dim=1).tolist()
-        self.active = [i for i in range(k) if self.norm_b[i]]
-        self.endings = {i: Ending(TerminationStatus.Converged, 0) for i in range(k)}
-        self.best = self.H.clone()
-        self.best_update = [math.inf] * k
-        self.relative = [0.0] * k
-        self.largest, self.mean = [0.0] * k, [0.0] * k
+        self._system, self._h0, self._settings = system, h0, settings
+        self._repeats, self._seed, self._checkpoints = repeats, seed, checkpoints
+        self._done = 0
+        self._squares = torch.zeros(system.rhs.shape[0], dtype=torch.float64)
+        self.mean = torch.zeros_like(system.rhs)
+        self.scale = 0.0
+        self.endings: dict[int, Ending] = {}
+        self.series: Series
 
-    def run(self) -> None:
-        """Adds terms until every right-hand side has ended."""
-        for iteration in range(1, self.maxiter + 1):
-            if not self.active:
-                return
-            self._step(iteration)
-            stop = self.system.report(iteration, self.maxiter, self.relative)
-            if stop is not None:
-                self._end_all(Ending(stop, iteration))
-                return
-        tolerance = f"the update still is {100 * max(self.largest):.2g} % of the iterate"
-        self._end_all(
-            Ending(
-                TerminationStatus.MaxIterations,
-                self.maxiter,
-                f"After {self.maxiter} terms {tolerance}. Raise maxiter, use larger batches (their noise stays), "
-                "lower scale if it is far above the largest eigenvalue, or use cg.",
-            )
-        )
-
-    def _step(self, iteration: int) -> None:
-        batch = next(self.order)
-        h, b = self.H[self.active], self.system.rhs[self.active]
-        Ah = self.system.operator.add_damping(self.batches.product(batch, h), h)
-        self.system.count_partial(len(self.active), self.batches.shares[batch])
-        update = b - self.dampen * h - Ah / self.scale
-        sizes = update.double().norm(dim=1).tolist()
-        new = h + update
-        share = torch.where(new == 0, update.abs(), (update / new).abs())
-        largest, mean = share.amax(dim=1).tolist(), share.mean(dim=1).tolist()
-        self.H[self.active] = new
-        still: list[int] = []
-        for j, i in enumerate(self.active):
-            if not sizes[j] <= DIVERGED * self.norm_b[i]:
-                self.endings[i] = self._diverged(iteration, h[j], Ah[j])
-                self.H[i] = self.best[i]
+    def run(self, scale: float | None) -> None:
+        """Runs all of them, or until somebody asks to stop."""
+        resume = None if self._checkpoints is None else self._checkpoints.resume
+        self.scale = scale or 0.0
+        if resume is not None:
+            self._restore(resume)
+        elif scale is None:
+            generator = torch.Generator().manual_seed(self._seed)
+            rhs = self._system.rhs
+            self.scale = safe_scale(self._system, torch.randn(rhs.shape[1], generator=generator).to(rhs))
+        while self._done < self._repeats:
+            began = 0
+            self.series = self._make()
+            if resume is not None:
+                self.series.restore(resume.tensors, resume.facts["series"])
+                began, resume = resume.iteration, None
+            self.series.run(self._save, began)
+            if scale is None and self._done == 0 and self._diverges():
+                self.scale *= 2
                 continue
-            self.relative[i] = sizes[j] / self.norm_b[i]
-            self.largest[i], self.mean[i] = largest[j], mean[j]
-            if sizes[j] < self.best_update[i] / 2:
-                self.best[i], self.best_update[i] = new[j], sizes[j]
-            if largest[j] < self.rtol:
-                self.endings[i] = Ending(TerminationStatus.Approximate, iteration, self._settled())
-            else:
-                still.append(i)
-        self.active = still
+            self._take_in()
+            if self.series.stopped:
+                return
 
-    def _diverged(self, iteration: int, h: Tensor, Ah: Tensor) -> Ending:
-        """Why: the scale is too small for some batch, or there is negative curvature and no scale is enough."""
-        if not bool(h.isfinite().all()) or not bool(Ah.isfinite().all()):
-            return Ending(TerminationStatus.NonFinite, iteration)
-        quotient = float(torch.dot(h, Ah) / torch.dot(h, h))
-        if quotient < 0:
-            smallest = smallest_eigenvalue(self.system.operator, h, PROBES)
-            if smallest < 0:
-                return Ending(
-                    TerminationStatus.NegativeCurvature,
-                    iteration,
-                    rayleigh_quotient=smallest,
-                    suggested_perturbation=self.system.largest_damping - 1.1 * smallest,
-                )
-        needed = 1.2 * self._largest_eigenvalue(h)
-        return Ending(
-            TerminationStatus.Breakdown,
-            iteration,
-            f"The series diverges: scale={self.scale:.3g} is too small for the largest eigenvalue of a batch. "
-            f"Increase scale to about {needed:.3g}, or use larger batches.",
-        )
+    def relative_deviation(self) -> list[float | None] | None:
+        """The standard deviation of the series of each right-hand side as a share of ‖x‖; None for one series."""
+        if self._done < 2:
+            return None
+        norms = self.mean.double().norm(dim=1).cpu()
+        spread = (self._squares / (self._done - 1)).clamp_min(0.0).sqrt()
+        return [float(s / n) if n > 0 else None for s, n in zip(spread, norms, strict=True)]
 
-    def _largest_eigenvalue(self, start: Tensor) -> float:
-        """The largest over up to eight batches, each by a few power iterations."""
-        found = 0.0
-        for batch in range(min(len(self.batches), 8)):
-            v = start / start.norm()
-            for _ in range(8):
-                Av = self.system.operator.add_damping(self.batches.product(batch, v[None]), v[None])[0]
-                norm = Av.norm()
-                found = max(found, float(norm))
-                if not norm > 0:
-                    break
-                v = Av / norm
-        return found
+    def _make(self) -> Series:
+        return Series(self._system, self._h0, scale=self.scale, seed=self._seed + self._done, **self._settings)
 
-    def _settled(self) -> str:
-        solved = describe(self.system.raised_perturbation(self.dampen * self.scale))
-        other = f" It solved with λ = {solved}." if self.dampen else ""
-        return (
-            f"The series came to rest (rtol={self.rtol:.3g}) away from the solution.{other} "
-            "Tighten rtol, set dampen=0, or use cg."
-        )
+    def _diverges(self) -> bool:
+        return any(ending.status is TerminationStatus.Breakdown for ending in self.series.endings.values())
 
-    def _end_all(self, ending: Ending) -> None:
-        for i in self.active:
-            self.endings[i] = ending
-        self.active = []
+    def _take_in(self) -> None:
+        """Welford's update of mean and squared deviations; of the endings, the first that is not the usual one."""
+        self._done += 1
+        before = self.series.H - self.mean
+        self.mean = self.mean + before / self._done
+        self._squares += torch.linalg.vecdot(before.double(), (self.series.H - self.mean).double()).cpu()
+        for i, ending in self.series.endings.items():
+            known = self.endings.get(i)
+            if known is None or known.status in (TerminationStatus.Approximate, TerminationStatus.Converged):
+                self.endings[i] = ending
 
+    def _save(self, iteration: int) -> None:
+        if self._checkpoints is None or not self._checkpoints.due():
+            return
+        facts = {
+            **identity_of(self._system),
+            "series": self.series.facts(),
+            "done": self._done,
+            "scale": self.scale,
+            "earlier": endings_to(self.endings),
+        }
+        tensors = {**self.series.tensors(), "sum": self.mean, "squares": self._squares}
+        self._checkpoints.save(SolverState(self._system.method.value, iteration, tensors, facts))
 
-def _order(batches: int, seed: int) -> Iterator[int]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(batches, generator=generator).tolist()
+    def _restore(self, state: SolverState) -> None:
+        check_resume(self._system, state)
+        self._done, self.scale = state.facts["done"], state.facts["scale"]
+        self.endings = endings_from(state.facts["earlier"])
+        self.mean = state.tensors["sum"].to(self.mean).clone()
+        self._squares = state.tensors["squares"].double().cpu().clone()
