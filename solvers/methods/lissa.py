@@ -67,9 +67,9 @@ def solve_lissa(
 
     Returns:
         ``info`` has ``max_perc_residual`` and ``mean_perc_residual`` (last update in percent of the iterate, the
-        largest and the mean over all numbers), ``effective_damping`` (λ + dampen·scale), ``scale``, ``niter`` (terms, a
-        list with one entry a right-hand side) and ``repeat_std`` (a list: how far the series of each lie apart, as a
-        share of ‖x‖; None for one series).
+        largest and the mean over all numbers), ``effective_damping`` (λ + dampen·scale), ``scale``, ``niter``
+        (terms, a list with one entry a right-hand side) and ``repeat_std`` (a list: how far the series of each lie
+        apart, as a share of ‖x‖; None for one series).
 
     Raises:
         InvalidInput: See :func:`solvers.solve_hvp`.
