@@ -53,14 +53,17 @@ class Block:
         given = [member.b for member in self.members if member.b is not None]
         return given[0] if len(given) == 1 else torch.cat([b.reshape(-1, b.shape[-1]) for b in given])
 
+    def running(self) -> list[tuple[Member, slice]]:
+        """The jobs that have not ended, each with its rows."""
+        pairs = zip(self.members, self._rows, strict=True)
+        return [(member, rows) for member, rows in pairs if member.ending is None]
+
     def __call__(self, report: IterationReport) -> TerminationStatus | None:
         """Takes one iteration of the solver; returns why to stop, or None to go on."""
         residuals = report.relative_residual
         waiting = False
         stop: TerminationStatus | None = None
-        for member, rows in zip(self.members, self._rows, strict=True):
-            if member.ending is not None:
-                continue
+        for member, rows in self.running():
             own = residuals[rows] if len(residuals) == self._count else residuals
             member.progress(replace(report, relative_residual=own))
             match member.stop.reason:

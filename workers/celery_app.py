@@ -29,7 +29,7 @@ def worker_configuration(settings: Settings) -> dict[str, Any]:
         "worker_disable_prefetch": True,
         # Kept problems die with the child, so it is replaced only against a leak that outgrows them (KiB).
         "worker_max_tasks_per_child": 100_000,
-        "worker_max_memory_per_child": (settings.cache_budget + 2 * settings.memory_budget + _BEYOND_BUDGET) // 1024,
+        "worker_max_memory_per_child": (settings.cache_budget + 3 * settings.memory_budget + _BEYOND_BUDGET) // 1024,
         # The child imports torch before it says that it is up.
         "worker_proc_alive_timeout": _CHILD_START_S,
         "worker_soft_shutdown_timeout": _SOFT_SHUTDOWN_S,

@@ -1,14 +1,15 @@
-"""The state of a running solve as a blob, for the job's next attempt to go on from."""
+"""The state of a running solve as blobs, for the next attempts of its jobs to go on from."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ihvp import __version__
 from ihvp.blobs.store import BlobStore
@@ -19,17 +20,21 @@ from solvers.checkpoint import SolverState
 from workers.stop import StopReason, StopSignal
 from workers.tensor_blob import write_tensors
 
-__all__ = ["JobCheckpoints"]
+__all__ = ["BlockCheckpoints", "JobCheckpoints"]
 
 _log = structlog.get_logger(__name__)
 
 _METADATA_KEY: Final = "state"
+_SOLUTIONS: Final = "X"
+"""What methods call the iterates ``[k, p]`` among the tensors of a state."""
+_ITERATE: Final = "iterate"
+"""The method of a state that is no more than a job's own iterates."""
 _SHARE: Final = 50
 """Between two states at least this many times as long passes as saving one took: a fiftieth of the time goes there."""
 
 
 class JobCheckpoints:
-    """``solvers.checkpoint.Checkpoints`` of one attempt at a job that is solved alone.
+    """``solvers.checkpoint.Checkpoints`` of one attempt at a job, as it is solved alone.
 
     Nothing here can fail a solve: a state that cannot be written is not kept, and one that cannot be read is
     left aside.
@@ -44,6 +49,8 @@ class JobCheckpoints:
 
     Attributes:
         resume: The state that an earlier attempt has left, or None.
+        iterate: The job's rows ``[k, p]`` of x that one has left where it was solved with others, or None.
+        resumed_at: The iteration at which it left either; None for a start at the beginning.
     """
 
     def __init__(
@@ -66,6 +73,10 @@ class JobCheckpoints:
         self._saved_at_shutdown = False
         self._digest = job.checkpoint
         self.resume = None if job.checkpoint is None else self._read(job.checkpoint)
+        self.resumed_at = None if self.resume is None else self.resume.iteration
+        self.iterate: Tensor | None = None
+        if self.resume is not None and self.resume.method == _ITERATE:
+            self.iterate, self.resume = self.resume.tensors.get(_SOLUTIONS), None
 
     def due(self) -> bool:
         """Whether the state should be saved now."""
@@ -78,11 +89,18 @@ class JobCheckpoints:
                 return False
 
     def save(self, state: SolverState) -> None:
-        """Writes a state and notes it on the job."""
+        """Writes a state and notes it on the job, which is solved alone until it has ended."""
+        self._save(state, alone=True)
+
+    def save_iterate(self, iteration: int, x: Tensor) -> None:
+        """Writes the job's own rows of x, from which it can go on with others or alone."""
+        self._save(SolverState(_ITERATE, iteration, {_SOLUTIONS: x}), alone=False)
+
+    def _save(self, state: SolverState, *, alone: bool) -> None:
         began = self._clock()
         self._saved_at_shutdown = self._stop.reason is StopReason.Shutdown
         try:
-            self._write(state)
+            self._write(state, alone)
         except StaleAttempt as error:
             _log.warning("stale_attempt", error=str(error))
             self._stop.request(StopReason.Lost)
@@ -93,7 +111,7 @@ class JobCheckpoints:
     def leave_aside(self, error: Exception) -> None:
         """Starts at the beginning, since the state did not fit."""
         _log.warning("checkpoint_left_aside", error=str(error))
-        self.resume = None
+        self.resume = self.resumed_at = None
 
     def discard(self) -> None:
         """Deletes the last state if the job has really ended."""
@@ -109,7 +127,7 @@ class JobCheckpoints:
             return
         self._blobs.delete(self._digest)
 
-    def _write(self, state: SolverState) -> None:
+    def _write(self, state: SolverState, alone: bool) -> None:
         document = {
             "version": __version__,
             "job": self._job.id,
@@ -121,7 +139,7 @@ class JobCheckpoints:
         }
         blob = write_tensors(self._blobs, state.tensors, {_METADATA_KEY: json.dumps(document)})
         try:
-            superseded = self._store.checkpoint(self._job.id, self._job.attempt, blob.digest)
+            superseded = self._store.checkpoint(self._job.id, self._job.attempt, blob.digest, alone=alone)
         except StaleAttempt:
             self._blobs.delete(blob.digest)
             raise
@@ -143,3 +161,31 @@ class JobCheckpoints:
             return None
         _log.info("resuming", iteration=state.iteration)
         return state
+
+
+class BlockCheckpoints:
+    """``solvers.checkpoint.Checkpoints`` of several jobs that are solved as one block.
+
+    The state of a block mixes its right-hand sides, and the same jobs may never meet again. So each job keeps its
+    own rows of x, and starts at them the next time: Krylov spaces are lost, what they have found is not.
+
+    Args:
+        jobs: Each job's own checkpoints and its rows of the block; None once it has ended.
+    """
+
+    def __init__(self, jobs: Callable[[], Sequence[tuple[JobCheckpoints, slice]]]) -> None:
+        self._jobs = jobs
+        # What one job would go on from fits no block.
+        self.resume: SolverState | None = None
+
+    def due(self) -> bool:
+        """Whether any job's rows should be saved now."""
+        return any(own.due() for own, _ in self._jobs())
+
+    def save(self, state: SolverState) -> None:
+        """Writes each job's rows, where the method has them."""
+        x = state.tensors.get(_SOLUTIONS)
+        if x is None:
+            return
+        for own, rows in self._jobs():
+            own.save_iterate(state.iteration, x[rows])

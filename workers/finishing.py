@@ -90,8 +90,8 @@ class Finisher:
             influence_digest = write_tensor(self.blobs, SCORES_TENSOR, scores, {"job_id": job.id}).digest
         ready: dict[str, Any] = json_ready(result.info)
         ready["timings"] = {**member.timings, **ready.get("timings", {})}
-        if member.checkpoints is not None and member.checkpoints.resume is not None:
-            ready["resumed_at"] = member.checkpoints.resume.iteration
+        if member.checkpoints is not None and member.checkpoints.resumed_at is not None:
+            ready["resumed_at"] = member.checkpoints.resumed_at
         document = ResultDocument(
             info=ResultInfo.model_validate(ready),
             provenance=provenance_of(job, device=str(self.model.problem.device), warm=self.warm),

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ihvp.blobs.store import BlobStore
@@ -15,7 +16,7 @@ from ihvp.methods import METHODS, InversionMethod, default_rtol, parse_options
 from ihvp.settings import Settings
 from solvers import InverseHvpResult, InversionRegistry
 from workers.block import Block
-from workers.checkpoints import JobCheckpoints
+from workers.checkpoints import BlockCheckpoints, JobCheckpoints
 from workers.resolvers.model import LoadedModel
 
 __all__ = ["SolverCall", "target_residual"]
@@ -44,7 +45,8 @@ class SolverCall:
 
         Args:
             block: The right-hand sides; told of each iteration.
-            first: Iterates ``[k, p]`` to start at where the method takes them, or None.
+            first: Iterates ``[k, p]`` to start at where the method takes them; those that earlier attempts have left
+                if there are any and this is None.
 
         Raises:
             IhvpError: It cannot be solved as it was submitted.
@@ -52,17 +54,19 @@ class SolverCall:
         problem = self.model.problem_for(self.request.curvature)
         options = self._options()
         b = block.rhs
-        if first is not None and bool(first.isfinite().all()) and self._takes("x0"):
-            options["x0"] = first.reshape(b.shape)
-        checkpoints = self._checkpoints(block)
+        checkpoints = self._checkpoints(block) if self._takes("checkpoints") else None
         if checkpoints is not None:
             options["checkpoints"] = checkpoints
+        if self._takes("x0") and (checkpoints is None or checkpoints.resume is None):
+            first = _left_over(block) if first is None else first
+            if first is not None and bool(first.isfinite().all()):
+                options["x0"] = first.reshape(b.shape)
 
         def solve() -> InverseHvpResult[Tensor]:
             method, damping = self.request.method, self.request.hessian_perturbation
             return problem.solve(method, b, hessian_perturbation=damping, callback=block, **options)
 
-        if checkpoints is not None and checkpoints.resume is not None:
+        if isinstance(checkpoints, JobCheckpoints) and checkpoints.resume is not None:
             try:
                 problem.pin(checkpoints.resume.facts.get("plan"))
                 return solve()
@@ -72,6 +76,18 @@ class SolverCall:
                 problem.pin(None)
         return solve()
 
+    def _checkpoints(self, block: Block) -> JobCheckpoints | BlockCheckpoints:
+        """Where the state of the solve is saved: all of it for a job alone, for each of several its iterates."""
+        for member in block.members:
+            if member.checkpoints is None:
+                member.checkpoints = JobCheckpoints(
+                    self.store, self.blobs, member.job, member.stop, interval_s=self.settings.checkpoint_s
+                )
+        own = block.members[0].checkpoints
+        if len(block.members) == 1 and own is not None:
+            return own
+        return BlockCheckpoints(lambda: [(m.checkpoints, rows) for m, rows in block.running() if m.checkpoints])
+
     def _options(self) -> dict[str, Any]:
         """The options with the service's defaults, which are not always the library's."""
         options = parse_options(self.request.method, self.request.options).model_dump(exclude_none=True)
@@ -80,22 +96,26 @@ class SolverCall:
             options["rtol"] = rtol
         if self.request.method is InversionMethod.Direct:
             options["memory_budget"] = self.settings.memory_budget
+        if self.request.method is InversionMethod.Lissa:
+            options.setdefault("scale", None)
         return options
-
-    def _checkpoints(self, block: Block) -> JobCheckpoints | None:
-        """Where the state of the solve is saved; that of a block of several jobs belongs to none of them."""
-        if len(block.members) > 1 or not self._takes("checkpoints"):
-            return None
-        (member,) = block.members
-        member.checkpoints = JobCheckpoints(
-            self.store, self.blobs, member.job, member.stop, interval_s=self.settings.checkpoint_s
-        )
-        return member.checkpoints
 
     def _takes(self, option: str) -> bool:
         """Whether the method's function has an argument of this name."""
         function = InversionRegistry.get(type(self.model.problem.model), self.request.method)
         return option in inspect.signature(function).parameters
+
+
+def _left_over(block: Block) -> Tensor | None:
+    """The iterates ``[k, p]`` that the jobs' earlier attempts have left, zero where one has none; None if none has."""
+    first = torch.zeros_like(block.rhs).reshape(-1, block.rhs.shape[-1])
+    any_left = False
+    for member, rows in block.running():
+        left = None if member.checkpoints is None else member.checkpoints.iterate
+        if left is not None and left.shape == first[rows].shape:
+            first[rows] = left
+            any_left = True
+    return first if any_left else None
 
 
 def target_residual(request: JobRequest) -> float | None:

@@ -111,9 +111,9 @@ class JobCalls:
         args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit)
         return Call("report", args, _lease)
 
-    def checkpoint(self, job_id: str, attempt: int, digest: str) -> Call[str | None]:
+    def checkpoint(self, job_id: str, attempt: int, digest: str, alone: bool) -> Call[str | None]:
         """``JobStore.checkpoint``."""
-        return Call("checkpoint", (job_id, attempt, digest), _outcome(_superseded, job_id, attempt))
+        return Call("checkpoint", (job_id, attempt, digest, int(alone)), _outcome(_superseded, job_id, attempt))
 
     def finish(
         self,

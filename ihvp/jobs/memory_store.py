@@ -33,6 +33,7 @@ class _Kept:
     losses: int = 0
     lease_until: datetime | None = None
     alike: str = ""
+    alone: bool = False
     events: list[JobEvent] = field(default_factory=list)
 
 
@@ -179,13 +180,14 @@ class MemoryJobStore:
         return self._advice(kept.job)
 
     @_atomic
-    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+    def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
         kept = self._held(job_id, attempt)
         before = kept.job.checkpoint
         if before == digest:
             return None
         self._change(kept, checkpoint=digest)
+        kept.alone = alone
         return None if before in self.referenced_blobs() else before
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
@@ -398,7 +400,7 @@ def _overdue(job: JobRecord, now: datetime) -> bool:
 
 
 def _alike(first: _Kept, other: _Kept) -> bool:
-    alone = any(kept.losses or kept.job.checkpoint for kept in (first, other))
+    alone = any(kept.losses or kept.alone for kept in (first, other))
     return first.alike == other.alike and not alone
 
 

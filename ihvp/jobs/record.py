@@ -73,7 +73,7 @@ class JobRecord(_Frozen):
         attempt: How often a worker has claimed it; the fence that every write of a worker names.
         owner: The worker that holds the lease, while running.
         result_removed: True once retention has removed the result.
-        checkpoint: Blob of the state that the next attempt goes on from; None once the job has ended.
+        checkpoint: Blob of what the next attempt goes on from; None once the job has ended.
     """
 
     id: str

@@ -82,9 +82,9 @@ class RedisJobStore:
         """See ``JobStore.report``."""
         return self._run(self._calls.report(job_id, attempt, progress))
 
-    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+    def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
-        return self._run(self._calls.checkpoint(job_id, attempt, digest))
+        return self._run(self._calls.checkpoint(job_id, attempt, digest, alone))
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
@@ -227,9 +227,9 @@ class AsyncRedisJobStore:
         """See ``JobStore.report``."""
         return await self._run(self._calls.report(job_id, attempt, progress))
 
-    async def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
+    async def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
-        return await self._run(self._calls.checkpoint(job_id, attempt, digest))
+        return await self._run(self._calls.checkpoint(job_id, attempt, digest, alone))
 
     async def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""

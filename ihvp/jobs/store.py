@@ -127,7 +127,7 @@ class JobStore(Protocol):
         They have the same model, method, options, λ and curvature, and altogether no more than ``most_rhs``
         right-hand sides with ``most_numbers`` numbers in them. None is taken along past a waiting job that has a
         higher priority or any deadline, nor behind one of the block whose deadline is less than a minute away. A job
-        that a worker died on, or that has a checkpoint, stays alone.
+        that a worker died on, or that has a checkpoint for it alone, stays alone.
         """
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
@@ -136,8 +136,14 @@ class JobStore(Protocol):
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """Records progress as an event, and tells whether the worker should stop."""
 
-    def checkpoint(self, job_id: str, attempt: int, digest: str) -> str | None:
-        """Notes the blob of the state that the next attempt goes on from; it is referenced until the job ends.
+    def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
+        """Notes the blob of what the next attempt goes on from; it is referenced until the job ends.
+
+        Args:
+            job_id: The job.
+            attempt: The writer's.
+            digest: The blob.
+            alone: Whether it is of use only where the job is solved alone.
 
         Returns:
             The blob that it supersedes, where nothing refers to that any more.

@@ -229,7 +229,7 @@ class TestRetention:
         job_id = queue(store)
         store.claim("worker", 60.0)
         digest = put(blobs, b"state", age_s=3600)
-        store.checkpoint(job_id, 1, digest)
+        store.checkpoint(job_id, 1, digest, alone=True)
         store.release(job_id, 1)
         reconciler.round()
         assert blobs.stat(digest).size == 5

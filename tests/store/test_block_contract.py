@@ -212,7 +212,7 @@ class TestCheckpoint:
         job = store.claim("worker", LONG_S)
         assert job is not None
         assert job.checkpoint is None
-        assert store.checkpoint(job_id, 1, "sha256:1") is None
+        assert store.checkpoint(job_id, 1, "sha256:1", alone=True) is None
         noted = store.get(job_id)
         assert (noted.checkpoint, noted.revision) == ("sha256:1", job.revision + 1)
         store.release(job_id, 1)
@@ -223,10 +223,10 @@ class TestCheckpoint:
     def test_it_is_referenced_until_another_takes_its_place_or_the_job_ends(self, store: JobStore) -> None:
         job_id = queue(store)
         store.claim("worker", LONG_S)
-        store.checkpoint(job_id, 1, "sha256:1")
+        store.checkpoint(job_id, 1, "sha256:1", alone=True)
         assert "sha256:1" in store.referenced_blobs()
-        assert store.checkpoint(job_id, 1, "sha256:1") is None
-        assert store.checkpoint(job_id, 1, "sha256:2") == "sha256:1"
+        assert store.checkpoint(job_id, 1, "sha256:1", alone=True) is None
+        assert store.checkpoint(job_id, 1, "sha256:2", alone=True) == "sha256:1"
         assert {"sha256:1", "sha256:2"} & store.referenced_blobs() == {"sha256:2"}
         ended = store.succeed(job_id, 1, RESULT)
         assert ended.checkpoint is None
@@ -235,24 +235,25 @@ class TestCheckpoint:
     def test_what_something_else_needs_is_not_handed_out_as_superseded(self, store: JobStore) -> None:
         job_id = queue(store)
         store.claim("worker", LONG_S)
-        store.checkpoint(job_id, 1, RHS)
-        assert store.checkpoint(job_id, 1, "sha256:2") is None
+        store.checkpoint(job_id, 1, RHS, alone=True)
+        assert store.checkpoint(job_id, 1, "sha256:2", alone=True) is None
 
     def test_a_stale_attempt_notes_nothing(self, store: JobStore) -> None:
         job_id = queue(store)
         store.claim("worker", LONG_S)
         store.release(job_id, 1)
         with pytest.raises(StaleAttempt):
-            store.checkpoint(job_id, 1, "sha256:1")
+            store.checkpoint(job_id, 1, "sha256:1", alone=True)
         assert store.get(job_id).checkpoint is None
 
-    def test_a_job_with_a_state_to_go_on_from_stays_alone(self, store: JobStore) -> None:
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_a_job_stays_alone_if_what_it_goes_on_from_is_for_it_alone(self, store: JobStore, alone: bool) -> None:
         first, second = queue(store), queue(store)
         store.claim("worker", LONG_S)
-        store.checkpoint(first, 1, "sha256:1")
+        store.checkpoint(first, 1, "sha256:1", alone=not alone)
+        store.checkpoint(first, 1, "sha256:2", alone=alone)
         store.release(first, 1)
-        assert claim(store) == [first]
-        assert claim(store) == [second]
+        assert claim(store) == ([first] if alone else [first, second])
 
 
 WAITING = st.fixed_dictionaries(

@@ -119,7 +119,8 @@ class LifeCycle(RuleBasedStateMachine):
             "expired": (JobState.Expired, RESULT),
         }
         name = "stop" if write in {"cancelled", "expired"} else write
-        self.both(name, job.id, job.attempt - stale, *arguments.get(write, ()))
+        named = {"alone": nth == 0} if write == "checkpoint" else {}
+        self.both(name, job.id, job.attempt - stale, *arguments.get(write, ()), **named)
 
     @precondition(lambda self: self.jobs(JobState.Running))
     @rule(owner=st.sampled_from(OWNERS), max_attempts=st.integers(2, 3))

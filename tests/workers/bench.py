@@ -80,13 +80,13 @@ def slow_request(bench: Bench, **changes: Any) -> JobRequest:
     return job_request(example.upload(bench.blobs), p, rhs, **fields)
 
 
-def when_solving(bench: Bench, job_id: str, act: Callable[[], None]) -> threading.Thread:
-    """Acts from another thread once the job has shown its third iteration."""
+def when_solving(bench: Bench, job_id: str, act: Callable[[], None], *, iterations: int = 3) -> threading.Thread:
+    """Acts from another thread once the job has shown so many iterations."""
 
     def wait() -> None:
         for _ in range(3000):
             progress = bench.store.get(job_id).progress
-            if progress is not None and progress.phase == "solving" and progress.iteration >= 3:
+            if progress is not None and progress.phase == "solving" and progress.iteration >= iterations:
                 act()
                 return
             time.sleep(0.005)

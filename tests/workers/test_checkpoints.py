@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,9 +121,9 @@ class TestState:
     ) -> None:
         note = memory_store.checkpoint
 
-        def slow(job_id: str, attempt: int, digest: str) -> str | None:
+        def slow(*args: Any, **named: Any) -> str | None:
             clock.now += 1.0
-            return note(job_id, attempt, digest)
+            return note(*args, **named)
 
         monkeypatch.setattr(memory_store, "checkpoint", slow)
         kept = checkpoints(memory_store, blobs, claimed, stop, clock)
@@ -176,7 +177,7 @@ class TestState:
         monkeypatch: pytest.MonkeyPatch,
         fault: str,
     ) -> None:
-        def away(*_: object) -> None:
+        def away(*_: object, **__: object) -> None:
             raise StoreUnavailable("The store does not answer.")
 
         blobs = FilesystemBlobStore(tmp_path / "small", max_bytes=10 if fault == "disk" else None)
@@ -201,7 +202,7 @@ class TestState:
             monkeypatch.setattr("workers.checkpoints.__version__", "0.0.0")
         other = claimed.model_copy(update={"id": "job_other"}) if fault == "another job's" else claimed
         if other is not claimed:
-            monkeypatch.setattr(memory_store, "checkpoint", lambda *_: None)
+            monkeypatch.setattr(memory_store, "checkpoint", lambda *_, **__: None)
         checkpoints(memory_store, blobs, other, stop, clock).save(STATE)
         monkeypatch.undo()
         (digest,) = (blob.digest for blob in blobs)
@@ -223,7 +224,7 @@ class TestResuming:
         p = example.num_params
         b = torch.randn(2, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         rhs = ResolvedRhs(blob=put_tensors(bench.blobs, b=b), shape=[2, p])
-        fields = {"hessian_perturbation": 1e-5, "options": {"rtol": 1e-9}}
+        fields = {"hessian_perturbation": 1e-5, "options": {"rtol": 1e-9, "recycle": False}}
         return job_request(example.upload(bench.blobs), p, rhs, **fields)
 
     def interrupt(self, bench: Bench, request: JobRequest) -> JobRecord:
@@ -302,9 +303,9 @@ class TestResuming:
         noted: list[str] = []
         note = bench.store.checkpoint
 
-        def heard(job_id: str, attempt: int, digest: str) -> str | None:
+        def heard(job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
             noted.append(digest)
-            return note(job_id, attempt, digest)
+            return note(job_id, attempt, digest, alone=alone)
 
         bench.store.checkpoint = heard  # type: ignore[method-assign]
         job = bench.run(request_)
@@ -312,18 +313,54 @@ class TestResuming:
         assert noted
         assert not set(noted) & {blob.digest for blob in bench.blobs}
 
-    def test_a_block_of_several_jobs_saves_none(self, bench: Bench, request_: JobRequest) -> None:
-        other = bench.submit(request_)
-        job = self.interrupt_block(bench, request_, other)
-        assert [each.checkpoint for each in job] == [None, None]
+    def test_jobs_of_a_block_go_on_from_their_own_rows(
+        self, bench: Bench, request_: JobRequest, tmp_path: Path
+    ) -> None:
+        settings = Settings(data_dir=tmp_path, lease_renew_s=0.05, progress_interval_s=0.01)
+        p = request_.model.num_params
+        b = torch.randn(2, 2, p, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        rhs = [ResolvedRhs(blob=put_tensors(bench.blobs, b=rows), shape=[2, p]) for rows in b]
 
-    def interrupt_block(self, bench: Bench, request: JobRequest, first: str) -> list[JobRecord]:
-        second = bench.submit(request)
+        def submit() -> list[str]:
+            # A worker of its own each time: nothing but the checkpoints tells it what was found before.
+            bench.executor = Executor(settings, bench.store, bench.blobs, "host/test", lambda: bench.shutdown)
+            return [bench.submit(request_.model_copy(update={"rhs": each})) for each in rhs]
+
+        def iterations(job_id: str) -> int:
+            result = bench.store.get(job_id).result
+            assert result is not None
+            assert {c.status for c in result.certificate} == {TerminationStatus.Converged}
+            return max(c.iterations for c in result.certificate)
 
         def shut_down() -> None:
             bench.shutdown = True
 
-        thread = when_solving(bench, first, shut_down)
-        assert bench.executor.run_next() == [first, second]
+        whole = submit()
+        bench.executor.run_next()
+        most = max(iterations(job_id) for job_id in whole)
+        ids = submit()
+        thread = when_solving(bench, ids[0], shut_down, iterations=most // 2)
+        assert bench.executor.run_next() == ids
         thread.join()
-        return [bench.store.get(job_id) for job_id in (first, second)]
+        bench.shutdown = False
+        left = [bench.store.get(job_id).checkpoint for job_id in ids]
+        bench.executor = Executor(settings, bench.store, bench.blobs, "another", lambda: False)
+        bench.executor.run_next()
+        for job_id in ids:
+            info = bench.document(bench.store.get(job_id)).info.model_extra or {}
+            assert info["coalesced"] == {"jobs": 2, "rhs": 4}
+            assert info["resumed_at"] >= most // 2
+        assert max(iterations(job_id) for job_id in ids) < most
+        assert not {blob.digest for blob in bench.blobs} & {digest for digest in left if digest}
+
+    def test_rows_that_do_not_fit_are_left_aside(self, bench: Bench, request_: JobRequest) -> None:
+        job_id = bench.submit(request_)
+        job = bench.store.claim("another", 30.0)
+        assert job is not None
+        kept = JobCheckpoints(bench.store, bench.blobs, job, StopSignal(lambda: False), interval_s=1.0)
+        kept.save_iterate(5, torch.full((2, 3), 1.0))
+        bench.store.release(job_id, job.attempt)
+        bench.executor.run_next()
+        done = bench.store.get(job_id)
+        assert done.result is not None
+        assert {c.status for c in done.result.certificate} == {TerminationStatus.Converged}

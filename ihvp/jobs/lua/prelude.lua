@@ -13,7 +13,7 @@
 --       losses                          workers that died on it (a warm shutdown is none)
 --       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
 --       yields                          JSON list of the blobs its result consists of
---       checkpoint                      blob of the state that its next attempt goes on from
+--       checkpoint, alone               blob of what its next attempt goes on from; whether that is for it alone
 --       op                              mark of the last write by a worker, so that a repeated call is recognised
 --   P:queue           zset     waiting jobs by score: created time, less or more ten minutes by priority
 --   P:queue:normal, P:queue:high, P:queue:deadlines   those of a priority, and those with a deadline
@@ -45,7 +45,7 @@ end
 
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
-  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint'}
+  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
@@ -78,8 +78,8 @@ local function announce(id, limit, kind, data)
 end
 
 -- Whether a job may share a block: one that a worker died on is solved alone, lest it takes others with it, and so is
--- one with a state to go on from, which is of its own right-hand sides only.
-local function sociable(job) return job.alike and job.losses == 0 and not job.checkpoint end
+-- one that goes on from the whole state of a solve of its own.
+local function sociable(job) return job.alike and job.losses == 0 and not job.alone end
 
 -- The indexes of waiting jobs.
 local function enqueue(job)
@@ -119,7 +119,7 @@ local function move(job, state, now, limit, changes)
     redis.call('ZREM', key('deadlines'), id)
     refer(job.needs, -1)
     if job.checkpoint then
-      redis.call('HDEL', job_key(id), 'checkpoint')
+      redis.call('HDEL', job_key(id), 'checkpoint', 'alone')
       refer(cjson.encode({job.checkpoint}), -1)
     end
   end
