@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +17,9 @@ from ihvp.factors.memory_index import MemoryFactorIndex
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import InfluenceRequest, ResolvedRhs
-from ihvp.methods import InversionMethod, Preconditioning, TerminationStatus
+from ihvp.methods import InversionMethod, TerminationStatus
 from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
-from solvers.preconditioners.choice import BUILDERS
-from solvers.system import LinearSystem
 from tests.workers.bench import Bench, dense, points, slow_request, when_solving
 from tests.workers.problems import Example, job_request, put_tensors
 from workers.execution import Executor
@@ -141,26 +137,6 @@ class TestResult:
         torch.testing.assert_close(bench.x(second), bench.x(first), rtol=1e-2, atol=1e-2)
 
 
-class Scaling:
-    """A preconditioner that is one factor."""
-
-    description: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, scale: Tensor) -> None:
-        self.scale = scale
-        self.nbytes = scale.nbytes
-
-    def __call__(self, R: Tensor) -> Tensor:
-        return R * self.scale.to(R)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"scale": self.scale}
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Scaling:
-        return cls(tensors["scale"])
-
-
 class TestWarmModels:
     def test_the_second_job_on_a_model_does_not_load_it_again(
         self, bench: Bench, digits: Example, spec: ModelSpec
@@ -187,17 +163,9 @@ class TestWarmModels:
         assert [warm(model) for model in (spec, spec, other, spec)] == [False, True, False, False]
 
     def test_another_worker_loads_what_the_first_has_made(
-        self, bench: Bench, digits: Example, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, bench: Bench, digits: Example, spec: ModelSpec, tmp_path: Path
     ) -> None:
-        def build(system: LinearSystem, rank: int, seed: int) -> Scaling | None:
-            def make() -> Scaling:
-                time.sleep(0.001)
-                return Scaling(torch.full((digits.num_params,), 2.0))
-
-            return system.factor("scaling", Scaling, make)
-
-        monkeypatch.setitem(BUILDERS, Preconditioning.Jacobi, build)
-        options = {"preconditioner": "jacobi"}
+        options = {"preconditioner": "nystrom", "preconditioner_rank": 40}
         request = job_request(spec, digits.num_params, points(bench, digits, 1), options=options)
         index = MemoryFactorIndex(2**30)
 
