@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ihvp.methods import METHODS, Curvature, InversionMethod, dense_hessian_bytes
+from solvers.methods.cg import BLOCK_GAIN
 from solvers.preconditioners.choice import DEFAULT_RANK
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Choice"]
 
-BLOCK_GAIN: Final = 0.42
-"""k right-hand sides take k^-0.42 of the iterations of one: 49, 27, 15, 9 for 1, 4, 16, 64 were measured."""
 LESS_RANDOM: Final = 2.0
 """Gradients take about twice the iterations of the random vector that the probe starts from."""
 PRECONDITIONED: Final = 0.5

@@ -185,7 +185,8 @@ class Planner:
     def _others(self, plan: Plan, rows: int) -> Iterator[Plan]:
         """Plans to be tried against the one in use, cheap ones first."""
         whole = self.chunk_points()
-        many = min(rows, ROWS_AT_ONCE)
+        # All of them at once where the caches hold the graph that many times.
+        many = rows if self.bytes_ahead * rows <= CACHED_CHUNK else min(rows, ROWS_AT_ONCE)
         cached = self._points_of(CACHED_CHUNK)
         if plan.keeps:
             if plan.product == "graph" and not self._cuda and whole > 2 * cached:
