@@ -153,15 +153,16 @@ class MinresIteration:
         self.R = self._column(self.sn.square()) * self.R - self._column(ahead) * self.old
         # ‖(H + λI) r‖ is this times ‖r‖: at a least-squares solution it is rounding.
         flat = (root <= 10 * self.eps * self.scale) & ~exhausted
-        self._settle(iteration, over=(exhausted | stuck | flat).tolist())
+        # A space may be exhausted where all is solved, up to rounding; only the other two tell of a singular matrix.
+        self._settle(iteration, exhausted.tolist(), (stuck | flat).tolist())
 
     def _column(self, numbers: Tensor) -> Tensor:
         return numbers.to(self.R.dtype)[:, None]
 
-    def _settle(self, iteration: int, over: Sequence[bool] = ()) -> None:
+    def _settle(self, iteration: int, exhausted: Sequence[bool] = (), singular: Sequence[bool] = ()) -> None:
         """Ends what has met its tolerance by the true residual, has no step left, or has stopped getting better."""
         norms: list[float] = torch.linalg.vector_norm(self.R, dim=1, dtype=torch.float64).tolist()
-        ended = [False] * len(norms) if not over else list(over)
+        exhausted, singular = (list(flags) or [False] * len(norms) for flags in (exhausted, singular))
         done: list[int] = []
         for j, (i, norm) in enumerate(zip(self.active, norms, strict=True)):
             self.residuals[i] = norm
@@ -169,12 +170,13 @@ class MinresIteration:
             self.lowest[i] = min(norm, self.lowest[i])
             self.since_lowest[i] = 0 if better else self.since_lowest[i] + 1
             weary = self.since_lowest[i] > self.patience
-            if norm <= MARGIN * self.target[i] or ended[j] or weary or not math.isfinite(norm):
+            over = exhausted[j] or singular[j] or weary or not math.isfinite(norm)
+            if norm <= MARGIN * self.target[i] or over:
                 done.append(j)
         if done:
-            self._confirm(iteration, done, ended)
+            self._confirm(iteration, done, singular)
 
-    def _confirm(self, iteration: int, positions: list[int], ended: Sequence[bool]) -> None:
+    def _confirm(self, iteration: int, positions: list[int], singular: Sequence[bool]) -> None:
         rows = [self.active[j] for j in positions]
         residual, relative = self.system.residual(rows, self.X[rows])
         going_on = [True] * len(self.active)
@@ -182,19 +184,23 @@ class MinresIteration:
         for j, i, r, value in zip(positions, rows, residual, relative.tolist(), strict=True):
             if value * self.norm_b[i] <= self.target[i]:
                 self.endings[i] = Ending(TerminationStatus.Converged, iteration, relative_residual=value)
-            elif not math.isfinite(value):
+            elif not math.isfinite(value) or self._overflows(j):
                 self.endings[i] = Ending(TerminationStatus.NonFinite, iteration)
             elif value < self.best[i] / 2:
                 self.best[i], self.lowest[i], self.since_lowest[i] = value, math.inf, 0
                 self.R[j] = r.to(self.R.dtype)
                 again.append(i)
-            elif ended[j]:
+            elif singular[j]:
                 self.endings[i] = Ending(TerminationStatus.Breakdown, iteration, SINGULAR, relative_residual=value)
             else:
                 self.endings[i] = Ending(TerminationStatus.Stagnated, iteration, relative_residual=value)
             going_on[j] = i not in self.endings
         self._keep(going_on)
         self._begin([self.active.index(i) for i in again])
+
+    def _overflows(self, position: int) -> bool:
+        """Whether a length is beyond the dtype: its vector was then divided into zeros."""
+        return float(torch.maximum(self.beta, self.beta_old)[position]) > torch.finfo(self.R.dtype).max
 
     def _keep(self, going_on: Sequence[bool]) -> None:
         if all(going_on):

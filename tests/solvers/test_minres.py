@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from solvers import IterationReport, Problem, TerminationStatus, TorchTwiceDifferentiable, solve_hvp
 from solvers.checkpoint import SolverState
-from tests.solvers.cases import CASES, small_mlp
+from tests.solvers.cases import CASES, least_squares, logistic, small_mlp
 
 F32, F64 = torch.float32, torch.float64
 
@@ -169,3 +169,28 @@ def test_a_resumed_solve_ends_in_the_same_bits(preconditioner: str | None) -> No
     again = solve(Keeper(resume=first.saved))
     assert torch.equal(again.x, straight.x)
     assert again.info["certificate"] == straight.info["certificate"]
+
+
+def test_a_tolerance_beyond_the_dtype_is_stagnation_and_no_singular_matrix() -> None:
+    # p = 6: the Krylov space is exhausted with the residual at what float32 holds.
+    case = logistic(F32)
+    _, info = solve_hvp("minres", case.model, case.batches(9), case.rhs(3), hessian_perturbation=0.05, rtol=1e-12)
+    assert set(statuses(info)) == {"stagnated"}
+    assert all(1e-12 < entry["relative_residual"] < 1e-6 for entry in info["certificate"])
+    assert "float64" in info["certificate"][0]["advice"]
+
+
+def test_overflow_is_non_finite_and_no_singular_matrix() -> None:
+    case = least_squares(F32)
+    _, info = solve_hvp("minres", case.model, case.batches(9), torch.full((case.p,), 1e38), hessian_perturbation=0.1)
+    assert statuses(info) == ["non_finite"]
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
+def test_a_singular_system_is_solved_where_b_is_in_its_range(dtype: torch.dtype) -> None:
+    model = TorchTwiceDifferentiable(nn.Linear(2, 1, bias=False, dtype=dtype), nn.MSELoss())
+    data = [(torch.tensor([[1.0, 0.0]], dtype=dtype), torch.zeros(1, 1, dtype=dtype))]
+    b = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=dtype)
+    x, info = solve_hvp("minres", model, data, b)
+    assert statuses(info) == ["converged", "breakdown"]
+    torch.testing.assert_close(x[0], torch.tensor([1.0, 0.0], dtype=dtype))
