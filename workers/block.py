@@ -18,7 +18,7 @@ from workers.stop import StopReason
 
 __all__ = ["Block"]
 
-PER_RHS: Final = frozenset({"certificate", "niter", "optimal", "gamma"})
+PER_RHS: Final = frozenset({"certificate", "niter", "optimal", "gamma", "repeat_std"})
 """What of a solver's info has one entry a right-hand side."""
 
 

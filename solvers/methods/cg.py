@@ -137,5 +137,5 @@ def solve_cg(
 
 def _expected_products(b: Any, maxiter: int | None) -> int:
     k = b.shape[0] if isinstance(b, Tensor) and b.ndim == 2 and b.shape[0] else 1
-    iterations = EXPECTED_ITERATIONS * k**-BLOCK_GAIN
+    iterations = EXPECTED_ITERATIONS * math.pow(k, -BLOCK_GAIN)
     return math.ceil(k * min(iterations, maxiter or iterations))

@@ -151,10 +151,10 @@ class _Repeats:
             if self.series.stopped:
                 return
 
-    def relative_deviation(self) -> list[float | None] | None:
+    def relative_deviation(self) -> list[float | None]:
         """The standard deviation of the series of each right-hand side as a share of ‖x‖; None for one series."""
         if self._done < 2:
-            return None
+            return [None] * self.mean.shape[0]
         norms = self.mean.double().norm(dim=1).cpu()
         spread = (self._squares / (self._done - 1)).clamp_min(0.0).sqrt()
         return [float(s / n) if n > 0 else None for s, n in zip(spread, norms, strict=True)]

@@ -109,7 +109,8 @@ def test_a_killed_store_is_back_with_every_job(service: RunningService, client: 
     assert [job.id for job in client.jobs()] == before
     assert client.result(done.job_id).digest == done.digest
     again = client.solve(model="oracle-mlp", rhs=b, hessian_perturbation=0.5, progress=False, timeout=30)
-    np.testing.assert_array_equal(again.x, done.x)
+    # To the tolerance of both: the second solve on the model starts from what the first has shown.
+    np.testing.assert_allclose(again.x, done.x, rtol=1e-6)
     assert took < 5
 
 
