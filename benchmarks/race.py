@@ -115,11 +115,14 @@ def _skipped(contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str,
     before = (earlier or {}).get(contestant.name)
     if not before or contestant.ours:
         return None
-    growth = cell.count / before["count"]
-    took = before["cold_median"] or before["predicted"]
-    if took is None:
+    growth = cell.count / before["count"] if contestant.one_by_one else 1.0
+    if before["cold_median"] is not None:
+        # The set-up does not grow.
+        predicted = before["cold_median"] + (growth - 1) * before["warm_median"]
+    elif before["predicted"] is not None:
+        predicted = before["predicted"] * growth
+    else:
         return Entry([], [], remark=before["remark"])
-    predicted = took * growth if contestant.one_by_one else took
     if predicted <= LIMIT:
         return None
     return Entry([], [], predicted=predicted, remark=f"> {LIMIT:.0f} s")

@@ -18,7 +18,7 @@ INTRODUCTION: Final = """# Benchmark
 Made by `make bench`; `make bench ROW=digits-mlp` renews one row.
 
 Every contestant gets the same files: weights, data, λ, right-hand sides (gradients of test points' losses) and
-tolerance. It runs in an environment of its own, in a process forked after its imports, with all cores.
+tolerance. It runs in an environment of its own with all cores, in a process forked after all imports, lazy ones too.
 **Cold** is the first solve on a model, with all set-up. **Warm** is the second solve, with other right-hand sides, on
 whatever the library kept of the first. One judge recomputes the residual of the solutions in float64 (of 64, every
 fourth), with an operator of its own; a contestant that misses the tolerance is run again with a smaller one until it

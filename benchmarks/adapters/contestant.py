@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +59,7 @@ def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
     # The thread pool and the BLAS start up outside of the time, for everyone.
     torch.randn(256, 256, dtype=problem.cold.dtype) @ torch.randn(256, 256, dtype=problem.cold.dtype)
     report: dict[str, Any] = {"status": "ok"}
+    imported_before = set(sys.modules)
     try:
         # Fused attention has no second derivative; what a contestant sets itself stands inside this.
         with sdpa_kernel(SDPBackend.MATH):
@@ -79,6 +81,7 @@ def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
         report["status"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    report["imported"] = sorted(set(sys.modules) - imported_before)
     report["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
 

@@ -60,7 +60,9 @@ def test_who_was_too_slow_with_fewer_right_hand_sides_is_not_run_again(
 ) -> None:
     slow = Contestant("peer", "peer", "peer", one_by_one=True)
     monkeypatch.setattr(racing, "CONTESTANTS", (slow,))
-    before = {"peer": {"count": 1, "cold_median": 5.0, "predicted": None, "remark": None, "rtol": 1e-5}}
+    before = {
+        "peer": {"count": 1, "cold_median": 5.0, "warm_median": 4.0, "predicted": None, "remark": None, "rtol": 1e-5}
+    }
     entry = race(_cell(small_problem, 16), {}, {}, before, lambda line: None)["peer"]
-    assert entry["predicted"] == 80.0
+    assert entry["predicted"] == 65.0
     assert entry["remark"] == "> 20 s"
