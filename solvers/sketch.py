@@ -24,8 +24,10 @@ COLUMNS_AT_ONCE: Final = 1 << 18
 """Numbers of each row that are combined in float64 at a time."""
 CANCELLING: Final = 2.0
 """How much larger than elsewhere a quotient of the core must be to show that H has negative eigenvalues."""
-SAFETY: Final = 4.0
-"""How far the shift goes beyond the most negative eigenvalue of the core, which lies above that of H."""
+SAFETY: Final = 2.0
+"""The shift as a multiple of the most negative eigenvalue of the core, which lies above that of H."""
+HEALTHY: Final = 0.5
+"""The shift as a share of the curvature below which quotients rise: 1 loses small eigenvalues, 0.1 blows some up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ def _sketch_of(test: Tensor, images: Tensor) -> NystromSketch:
     core = (core + core.T) / 2
     if not bool(core.isfinite().all()) or not bool(squares.isfinite().all()) or not noise > 0:
         return NystromSketch(core.new_zeros(0), test[:0].clone(), size, 0.0)
-    shift, least = _shift(core, squares, noise, margin=1 + SAFETY * (1 - size / test.shape[1]))
+    shift, least = _shift(core, squares, noise)
     identity = torch.eye(size, dtype=core.dtype)
     values, Q = torch.linalg.eigh(core + shift * identity)
     kept = values > shift / 2
@@ -152,7 +154,7 @@ def _singular_pairs(rows: Tensor) -> tuple[Tensor, Tensor]:
     return singular.square().cpu(), (Q @ U).T
 
 
-def _shift(core: Tensor, squares: Tensor, noise: float, margin: float) -> tuple[float, float]:
+def _shift(core: Tensor, squares: Tensor, noise: float) -> tuple[float, float]:
     """What to add to H so that its sketch is one of a positive matrix, and the smallest eigenvalue it then tells.
 
     With v = Ωᵀq for an eigenvector q of the core, the quotient ‖Hv‖² / vᵀHv can only fall with vᵀHv where H is
@@ -164,11 +166,11 @@ def _shift(core: Tensor, squares: Tensor, noise: float, margin: float) -> tuple[
     resolved = (values > noise) & (lengths > 1e-13 * float(squares.trace()))
     curvatures, quotients = values[resolved], (lengths / values)[resolved]
     least = max(noise, -float(values[0]))
-    shift = max(noise, -margin * float(values[0]))
+    shift = max(noise, -SAFETY * float(values[0]))
     if curvatures.numel():
         healthiest = int(quotients.argmin())
         if least > 4 * noise or float(quotients[0]) > CANCELLING * float(quotients[healthiest]):
-            shift = max(shift, float(curvatures[healthiest]))
+            shift = max(shift, HEALTHY * float(curvatures[healthiest]))
     return shift, least
 
 
