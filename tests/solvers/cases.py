@@ -138,6 +138,7 @@ class Method:
 METHODS = [
     Method("direct", {}, 1e-5, 1e-10),
     Method("cg", {"rtol": 1e-6, "atol": 0.0}, 1e-5, 1e-5),
+    Method("minres", {"rtol": 1e-6}, 1e-5, 1e-5),
     Method("lissa", {"scale": 4.0, "rtol": 1e-6, "maxiter": 3000}, 1e-3, 1e-3),
     Method("arnoldi", {"rank_estimate": "all", "tol": 1e-6}, 1e-4, 1e-8),
 ]

@@ -41,7 +41,7 @@ def test_a_zero_right_hand_side_is_solved_by_zero(method: Method) -> None:
     case = logistic(F64)
     b = case.rhs(3)
     b[1] = 0.0
-    start = {"cg": {"x0": b + 1}, "lissa": {"h0": b + 1}}.get(method.name, {})
+    start = {"cg": {"x0": b + 1}, "minres": {"x0": b + 1}, "lissa": {"h0": b + 1}}.get(method.name, {})
     x, info = solve_hvp(
         method.name,
         case.model,
@@ -337,7 +337,14 @@ class TestCallback:
     @pytest.mark.parametrize("verdict", [TerminationStatus.Cancelled, TerminationStatus.Deadline])
     @pytest.mark.parametrize(
         ("method", "options"),
-        [("cg", {}), ("lissa", {"scale": 8.0}), ("arnoldi", {"rank_estimate": 4}), ("direct", {})],
+        [
+            ("cg", {}),
+            ("minres", {}),
+            ("lissa", {"scale": 8.0}),
+            ("arnoldi", {"rank_estimate": 4}),
+            ("nystrom", {}),
+            ("direct", {}),
+        ],
     )
     def test_a_stop_is_honoured_within_the_iteration(
         self, method: str, options: dict[str, Any], verdict: TerminationStatus
@@ -364,7 +371,7 @@ class TestCallback:
             assert entry["status"] == verdict.value
             assert entry["relative_residual"] == pytest.approx(true, rel=1e-6)
             assert "Stopped on request" in entry["advice"]
-        if method in ("cg", "lissa"):
+        if method in ("cg", "minres", "lissa"):
             assert float(x.norm()) > 0
 
     def test_reports_tell_where_the_solve_stands(self) -> None:

@@ -51,7 +51,7 @@ def test_ragged_batches_weigh_by_their_points(size: int) -> None:
     torch.testing.assert_close(problem.hessian(1, 3)(V), 2 * x.T @ x / 11, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("method", "option"), [("cg", "x0"), ("lissa", "h0")])
+@pytest.mark.parametrize(("method", "option"), [("cg", "x0"), ("minres", "x0"), ("lissa", "h0")])
 def test_inputs_never_change(method: str, option: str) -> None:
     case = logistic(F64)
     b, start = case.rhs(2), case.rhs(2, seed=5)
@@ -64,7 +64,7 @@ def test_inputs_never_change(method: str, option: str) -> None:
     assert all(p.grad is None for p in case.model.model.parameters())
 
 
-@pytest.mark.parametrize("method", ["direct", "cg", "lissa", "arnoldi"])
+@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "arnoldi", "nystrom"])
 @pytest.mark.parametrize("loss", [nn.MSELoss(), nn.BCEWithLogitsLoss(), F.mse_loss, nn.L1Loss()])
 def test_targets_that_would_broadcast_are_refused(method: str, loss: nn.Module) -> None:
     model = TorchTwiceDifferentiable(nn.Linear(3, 1, bias=False), loss)
@@ -193,7 +193,7 @@ def test_an_indefinite_hessian_is_reported_with_a_damping_that_cures_it(method: 
     assert {c["status"] for c in again.info["certificate"]} == {"converged"}
 
 
-@pytest.mark.parametrize("method", ["direct", "cg", "lissa", "arnoldi"])
+@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "arnoldi", "nystrom"])
 def test_an_unknown_option_is_an_error(method: str) -> None:
     case = logistic(F64)
     with pytest.raises(UnknownOption, match="has no option 'warm_start'"):
