@@ -104,13 +104,7 @@ class IhvpError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The parts of the error as JSON-ready values, without those that were not said."""
-        parts = {
-            "code": self.code,
-            "message": self.message,
-            "given": self.given,
-            "allowed": self.allowed,
-            "hint": self.hint,
-        }
+        parts = {name: getattr(self, name) for name in ("code", "message", "given", "allowed", "hint")}
         return {name: value for name, value in parts.items() if value is not None}
 
 
