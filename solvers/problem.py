@@ -178,7 +178,7 @@ class Problem:
         Raises:
             InvalidOption: It describes no strategy.
         """
-        self._planner.pinned = None if plan is None else Plan.of(plan)
+        self._planner.pin(None if plan is None else Plan.of(plan))
 
     def solve(
         self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: Perturbation = 0.0, **options: Any

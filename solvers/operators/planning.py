@@ -88,6 +88,12 @@ class Planner:
             self._improve(block, expected_products, rows)
         return self._operators[block]
 
+    def pin(self, plan: Plan | None) -> None:
+        """Uses exactly this plan from now on; None chooses anew, by what was not asked for."""
+        if plan is None and self.pinned is not None:
+            self._operators.clear()
+        self.pinned = plan
+
     @functools.cached_property
     def _graph(self) -> GraphSize:
         """The size of a retained graph of a few points."""
