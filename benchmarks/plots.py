@@ -51,6 +51,12 @@ def _panels(names: list[str], height: float = 3.0) -> tuple[Any, list[Any]]:
     return figure, flat[: len(names)]
 
 
+def _legend(figure: Any, axis: Any) -> None:
+    """One legend for all panels, below them where it hides nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7, frameon=False)
+
+
 def _save(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -77,7 +83,7 @@ def _residuals(rows: dict[str, Any], path: Path) -> None:
                     label=contestant,
                 )
         axis.set(xscale="log", yscale="log", title=name, xlabel="seconds, cold", ylabel="worst relative residual")
-    axes[0].legend(fontsize=7, frameon=False)
+    _legend(figure, axes[0])
     figure.suptitle("Residual against time: 16 right-hand sides, float32")
     _save(figure, path)
 
@@ -109,7 +115,7 @@ def _right_hand_sides(rows: dict[str, Any], path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=name, xlabel="right-hand sides", ylabel="seconds each")
         axis.set_xticks([1, 16, 64], ["1", "16", "64"])
         axis.minorticks_off()
-    axes[0].legend(fontsize=7, frameon=False)
+    _legend(figure, axes[0])
     figure.suptitle("Time a right-hand side, when many are solved together (float32)")
     _save(figure, path)
 
