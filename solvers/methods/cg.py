@@ -75,7 +75,8 @@ def solve_cg(
         preconditioner_rank: Eigenpairs of the low-rank ones; 200, at most p / 2, if left out.
         seed: Random numbers of the preconditioner.
         recycle: Whether earlier solves on the problem may help where there is no preconditioner, and this one later
-            ones. Without it, the same call gives the same bits whatever was solved before.
+            ones. Without it, the same call gives the same bits whatever was solved before, as long as the products are
+            computed in the same way.
         progress: Draws a progress bar on stderr.
         callback: See :func:`solvers.solve_hvp`.
         checkpoints: Where the state is saved, and found again: see :mod:`solvers.checkpoint`.
