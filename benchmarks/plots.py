@@ -54,7 +54,14 @@ def _panels(names: list[str], height: float = 3.0) -> tuple[Any, list[Any]]:
 def _legend(figure: Any, axis: Any) -> None:
     """One legend for all panels, below them where it hides nothing."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7, frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=2 if len(figure.axes) == 1 else len(labels),
+        fontsize=7,
+        frameon=False,
+    )
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -83,6 +90,7 @@ def _residuals(rows: dict[str, Any], path: Path) -> None:
                     label=contestant,
                 )
         axis.set(xscale="log", yscale="log", title=name, xlabel="seconds, cold", ylabel="worst relative residual")
+        axis.minorticks_off()
     _legend(figure, axes[0])
     figure.suptitle("Residual against time: 16 right-hand sides, float32")
     _save(figure, path)
@@ -166,5 +174,6 @@ def _growth(rows: dict[str, Any], path: Path) -> None:
     time.set(xscale="log", yscale="log", xlabel="points n", ylabel="seconds", title="Cold solve, 16 right-hand sides")
     memory.set(xscale="log", ylim=(0, None), xlabel="points n", ylabel="MiB", title="Peak memory of the process")
     width.set(xscale="log", yscale="log", xlabel="parameters p", ylabel="seconds", title="One product")
+    width.set_visible(bool(width.lines))
     time.legend(frameon=False, fontsize=7)
     _save(figure, path)

@@ -17,9 +17,9 @@ __all__ = ["Cell", "Entry", "race"]
 
 REPEATS: Final = 3
 QUICK_REPEATS: Final = 1
-SLOW: Final = 4.0
+SLOW: Final = 2.0
 """Seconds of a cold solve from which one run is all there is."""
-LIMIT: Final = 20.0
+LIMIT: Final = 15.0
 """Seconds that a solve may take."""
 TIGHTENINGS: Final = 3
 """Times that a contestant whose solution misses the tolerance is asked again for less."""

@@ -65,4 +65,4 @@ def test_who_was_too_slow_with_fewer_right_hand_sides_is_not_run_again(
     }
     entry = race(_cell(small_problem, 16), {}, {}, before, lambda line: None)["peer"]
     assert entry["predicted"] == 65.0
-    assert entry["remark"] == "> 20 s"
+    assert entry["remark"] == "> 15 s"
