@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ihvp.errors import InvalidInput
 from solvers import IterationReport, Problem, TerminationStatus, TorchTwiceDifferentiable, solve_hvp
-from solvers.checkpoint import SolverState
 from tests.solvers.cases import least_squares, small_mlp
+from tests.solvers.keeper import Keeper
 
 F32, F64 = torch.float32, torch.float64
 TIGHT = {"rtol": 1e-10, "atol": 0.0}
@@ -127,22 +127,6 @@ def test_the_suggested_perturbation_makes_an_indefinite_network_solvable() -> No
     x, info = solve_hvp("cg", case.model, case.batches(10), b, hessian_perturbation=damping, **TIGHT)
     assert statuses(info) == {"converged"}
     torch.testing.assert_close(x, case.exact(b, damping), rtol=1e-6, atol=1e-8)
-
-
-class Keeper:
-    """Saves at one iteration, and can be asked to end the solve there."""
-
-    def __init__(self, at: int = -1, resume: SolverState | None = None) -> None:
-        self.at, self.resume, self.asked = at, resume, 0
-        self.saved: SolverState | None = None
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.at
-
-    def save(self, state: SolverState) -> None:
-        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        self.saved = SolverState(state.method, state.iteration, tensors, state.facts)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])

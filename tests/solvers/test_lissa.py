@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from solvers import Problem, solve_hvp
-from solvers.checkpoint import SolverState
 from tests.solvers.cases import CASES, least_squares, logistic, small_mlp
+from tests.solvers.keeper import Keeper
 
 F32, F64 = torch.float32, torch.float64
 
@@ -68,22 +68,6 @@ def test_repeats_are_averaged_and_their_spread_is_told() -> None:
     assert info["repeat_std"] == pytest.approx(deviation.tolist(), rel=1e-6)
     assert single[0].info["repeat_std"] == [None] * 3
     assert max(case.residual(x, b, 0.3)) < max(max(case.residual(r.x, b, 0.3)) for r in single)
-
-
-class Keeper:
-    """Saves at one term."""
-
-    def __init__(self, at: int = -1, resume: SolverState | None = None) -> None:
-        self.at, self.resume, self.asked = at, resume, 0
-        self.saved: SolverState | None = None
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.at
-
-    def save(self, state: SolverState) -> None:
-        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        self.saved = SolverState(state.method, state.iteration, tensors, state.facts)
 
 
 @pytest.mark.parametrize("at", [4, 27], ids=["in the first series", "in the second"])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from solvers import IterationReport, Problem, TerminationStatus, TorchTwiceDifferentiable, solve_hvp
-from solvers.checkpoint import SolverState
 from tests.solvers.cases import CASES, least_squares, logistic, small_mlp
+from tests.solvers.keeper import Keeper
 
 F32, F64 = torch.float32, torch.float64
 
@@ -135,22 +135,6 @@ def test_a_stop_keeps_what_was_reached() -> None:
     assert case.residual(x, case.rhs(2)) == pytest.approx(
         [entry["relative_residual"] for entry in info["certificate"]], rel=1e-6
     )
-
-
-class Keeper:
-    """Saves at one iteration."""
-
-    def __init__(self, at: int = -1, resume: SolverState | None = None) -> None:
-        self.at, self.resume, self.asked = at, resume, 0
-        self.saved: SolverState | None = None
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.at
-
-    def save(self, state: SolverState) -> None:
-        tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
-        self.saved = SolverState(state.method, state.iteration, tensors, state.facts)
 
 
 @pytest.mark.parametrize("preconditioner", [None, "jacobi"])
