@@ -144,8 +144,7 @@ class Choice:
         )
 
     def _is_kept(self, kind: str) -> bool:
-        problem = self._system.problem
-        return any(key.startswith(problem.factor_key(kind)) for key in problem.factors.held())
+        return any(key.startswith(kind) for key in self._system.problem.kept_factors())
 
     def _indefinite(self) -> str:
         return f"H + λI has an eigenvalue near {self._shifted:.3g}"

@@ -218,6 +218,11 @@ class Problem:
         """The key of a factor among those of every curvature that shares the cache."""
         return f"{self._chunks.key}: {key}"
 
+    def kept_factors(self) -> list[str]:
+        """What factors of this curvature are kept, without those of others that share the cache."""
+        own = self.factor_key("")
+        return [key.removeprefix(own) for key in self.factors.held() if key.startswith(own)]
+
     @property
     def _graph_bytes(self) -> int:
         stochastic = (

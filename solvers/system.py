@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import InvalidOption
-from ihvp.methods import InversionMethod, TerminationStatus, parse_options
+from ihvp.methods import InversionMethod, TerminationStatus, default_rtol, parse_options
 from ihvp.perturbation import describe
 from solvers.certificate import Certificate, Ending, Tolerance, issue
 from solvers.damping import Damping, Perturbation
@@ -166,6 +166,11 @@ class LinearSystem:
     def hvps(self) -> float:
         """Hessian-vector products done in this solve, in passes over all points."""
         return self._hessian.products_done - self._done_before + self._extra_products
+
+    def tolerance(self, rtol: float | None, atol: float = 0.0) -> Tolerance:
+        """What a method is asked for; a relative tolerance that is left out is the one of the dtype."""
+        dtype = str(self.problem.dtype).removeprefix("torch.")
+        return Tolerance(default_rtol(dtype) if rtol is None else rtol, atol)
 
     def factor(self, key: str, kind: type[F], make: Callable[[], F | None], *, lasting: bool = True) -> F | None:
         """A sketch or factorisation, kept by the problem from an earlier solve or made now.

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ihvp.methods import InversionMethod, TerminationStatus, default_rtol
-from solvers.certificate import Ending, Tolerance
+from ihvp.methods import InversionMethod, TerminationStatus
+from solvers.certificate import Ending
 from solvers.damping import Damping, Perturbation
 from solvers.kronecker.columns import Kind
 from solvers.kronecker.inverse import Factoring, kronecker_inverse, require_damping
@@ -58,8 +58,7 @@ def solve_by_factors(
         progress=progress,
     )
     inverse, stop = kronecker_inverse(system, kind, statistics=statistics, seed=seed)
-    dtype = str(system.problem.dtype).removeprefix("torch.")
-    tolerance = Tolerance(default_rtol(dtype) if rtol is None else rtol)
+    tolerance = system.tolerance(rtol)
     k = system.rhs.shape[0]
     if inverse is None:
         ending = Ending(stop or TerminationStatus.Cancelled, 0)

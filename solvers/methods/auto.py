@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ihvp.methods import InversionMethod, TerminationStatus, default_rtol
+from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Certificate
 from solvers.choice import Candidate, Choice
 from solvers.damping import Perturbation
@@ -85,7 +85,7 @@ def solve_auto(
         callback=callback,
         progress=progress,
     )
-    wanted = rtol or default_rtol("float64" if problem.dtype == torch.float64 else "float32")
+    wanted = system.tolerance(rtol).rtol
     probe, stop = probe_spectrum(system, PROBES, seed, least=PROBES)
     choice = Choice(system, probe, wanted, maxiter)
     attempts = _Attempts(system, problem, b, {"rtol": wanted, "atol": atol, "maxiter": maxiter, "seed": seed})

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
-from ihvp.methods import InversionMethod, TerminationStatus, default_rtol
-from solvers.certificate import Tolerance
+from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.checkpoint import Checkpoints
 from solvers.damping import Perturbation
 from solvers.minres_iteration import MinresIteration
@@ -95,8 +93,7 @@ def solve_minres(
         callback=callback,
         progress=progress,
     )
-    dtype = "float64" if system.problem.dtype == torch.float64 else "float32"
-    tolerance = Tolerance(rtol or default_rtol(dtype), atol)
+    tolerance = system.tolerance(rtol, atol)
     first = preconditioner_for(system, preconditioner, preconditioner_rank, seed)
     iteration = MinresIteration(system, x0, tolerance, maxiter or 10 * system.operator.size, first)
     iteration.run(checkpoints)

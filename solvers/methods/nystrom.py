@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import InvalidOption
-from ihvp.methods import InversionMethod, TerminationStatus, default_rtol
-from solvers.certificate import Ending, Tolerance
+from ihvp.methods import InversionMethod, TerminationStatus
+from solvers.certificate import Ending
 from solvers.damping import Perturbation
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
@@ -86,7 +86,7 @@ def solve_nystrom(
             hint="cg and minres solve with λ = 0; preconditioner='nystrom' uses the same sketch.",
         )
     k = system.rhs.shape[0]
-    tolerance = Tolerance(default_rtol(str(system.problem.dtype).removeprefix("torch.")) if rtol is None else rtol)
+    tolerance = system.tolerance(rtol)
     sketch, stop = nystrom_sketch(system, size, seed)
     if sketch is None:
         endings = [Ending(stop or TerminationStatus.Cancelled, 0)] * k

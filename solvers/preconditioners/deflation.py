@@ -60,9 +60,7 @@ def deflation_preconditioner(system: LinearSystem, rank: int, seed: int) -> LowR
 
 
 def _already_kept(system: LinearSystem, rank: int) -> Eigenpairs | None:
-    own = system.problem.factor_key("")
-    # Eigenpairs of another curvature of the same problem lie in the same cache, and are not this one's.
-    for key in [k.removeprefix(own) for k in system.problem.factors.held() if k.startswith(own)]:
+    for key in system.problem.kept_factors():
         found = re.match(r"eigenpairs rank=(\d+) ", key)
         if found and int(found[1]) >= rank:
             return system.factor(key, Eigenpairs, lambda: None)
