@@ -20,6 +20,8 @@ LOW_RANK: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Arnoldi})
 """These add λ to eigenvalues, which is to add λ I."""
 FACTORED: Final = frozenset({"kfac", "ekfac"})
 """Method or preconditioner: Kronecker factors are singular where inputs or gradients do not span their spaces."""
+SINGULAR: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Datainf})
+"""A sketch, and the outer product of one gradient, have no inverse by themselves."""
 RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflation.value})
 DEFAULT_ARNOLDI_RANK: Final = 10
 
@@ -54,7 +56,7 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
 
 def _above_zero(task: Task) -> str | None:
     """What is singular without λ, if anything is."""
-    if task.method in FACTORED or task.method is InversionMethod.Nystrom:
+    if task.method in FACTORED or task.method in SINGULAR:
         return f"Method {task.method.value!r}"
     if task.preconditioner in FACTORED:
         return f"Preconditioner {task.preconditioner!r}"

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
 from solvers.determinism import require_deterministic
+from solvers.out_of_memory import is_out_of_memory
 
 __all__ = ["ModelSnapshot", "trainable_parameters"]
 
@@ -72,9 +73,11 @@ class ModelSnapshot:
         values = {**self._buffers, **dict(zip(self.names, parameters, strict=True))}
         try:
             output = functional_call(self._model, values, (x,))
-        except (NotImplementedError, torch.OutOfMemoryError):
+        except NotImplementedError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             raise DataMismatch(
                 "The model cannot be applied to the inputs.",
                 given=f"inputs {list(x.shape)} {x.dtype}: {str(error).splitlines()[0]}",

@@ -58,6 +58,7 @@ class LinearSystem:
         expected_products: About how many products the method will need, for the choice of a strategy.
         each_rhs: Whether that many are needed for each right-hand side; else altogether.
         rows: Vectors in a block of products; the number of right-hand sides if left out.
+        check: Refuses a λ that the method cannot do with, before the data are gone through; and one that was chosen.
         callback: Called once an iteration.
         progress: Whether to draw a progress bar.
 
@@ -79,6 +80,7 @@ class LinearSystem:
         expected_products: int,
         each_rhs: bool = True,
         rows: int | None = None,
+        check: Callable[[Damping], None] | None = None,
         callback: Callback | None = None,
         progress: bool = False,
     ) -> None:
@@ -87,6 +89,8 @@ class LinearSystem:
         self._chosen: dict[str, Any] | None = None
         automatic = isinstance(hessian_perturbation, str) and hessian_perturbation == "auto"
         self._damping = Damping.of(0.0 if automatic else hessian_perturbation, names)
+        if check is not None and not automatic:
+            check(self._damping)
         self._b = b
         self._given = check_rhs(b, model.num_params)
         started = time.perf_counter()
@@ -100,8 +104,11 @@ class LinearSystem:
         self._done_before = self._hessian.products_done
         self._extra_products = 0.0
         self._factors: dict[str, str] = {}
+        self._shortage: list[str] = []
         if automatic:
             self._choose_damping(names)
+            if check is not None:
+                check(self._damping)
         self._timings = {"linearise": time.perf_counter() - started}
         self._solving_since = time.perf_counter()
 
@@ -121,6 +128,10 @@ class LinearSystem:
     def chosen_perturbation(self) -> dict[str, Any]:
         """How λ was chosen, for ``info``; empty where it was given."""
         return {} if self._chosen is None else {"auto_perturbation": self._chosen}
+
+    @property
+    def _shortages(self) -> dict[str, Any]:
+        return {"out_of_memory": self._shortage} if self._shortage else {}
 
     @property
     def parameter_damping(self) -> tuple[float, ...]:
@@ -190,6 +201,15 @@ class LinearSystem:
         """How products are computed, JSON-ready."""
         return self._hessian.plan.as_dict()
 
+    def note_shortage(self, what: str, steps: Sequence[str]) -> None:
+        """Notes for ``info`` that memory ran out, and how it went on.
+
+        Args:
+            what: What was being made.
+            steps: Each time, how many points went at a time before and after.
+        """
+        self._shortage += [f"{what}: out of memory with {step}" for step in steps]
+
     def count_partial(self, vectors: int, share: float) -> None:
         """Counts products with a part of the points only."""
         self._extra_products += vectors * share
@@ -251,7 +271,7 @@ class LinearSystem:
                 "hessian_perturbation": self.perturbation,
                 "options": self._options,
                 "timings": self._timings,
-                "strategy": {**self._hessian.plan.as_dict(), **self.problem.description},
+                "strategy": {**self._hessian.plan.as_dict(), **self.problem.description, **self._shortages},
                 "hvps": self.hvps,
                 "factors": self._factors,
                 **self.chosen_perturbation,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from ihvp.errors import IhvpError, OutOfMemory
 from ihvp.jobs.record import JobRecord
+from solvers.out_of_memory import is_out_of_memory as wanted_memory
 
 __all__ = ["is_out_of_memory", "out_of_memory", "unforeseen"]
 
@@ -15,10 +14,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, IhvpError):
         # A model that cannot be applied to its inputs for want of memory does fit them.
         return error.__cause__ is not None and is_out_of_memory(error.__cause__)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # The CPU allocator has no exception class of its own.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return wanted_memory(error)
 
 
 def out_of_memory(job: JobRecord, memory_budget: int) -> OutOfMemory:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Written out, since the enums come with pydantic and `--help` must be quick; a test holds that they agree.
-METHODS = "direct, cg, minres, lissa, arnoldi, nystrom, kfac, ekfac or auto."
+METHODS = "direct, cg, minres, lissa, arnoldi, nystrom, kfac, ekfac, datainf or auto."
 CURVATURES = "hessian, ggn, fisher, mc_fisher or empirical_fisher."
 
 Url = Annotated[

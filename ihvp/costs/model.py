@@ -123,6 +123,13 @@ def _ekfac(w: Workload, options: Any) -> Work:
     return replace(base, bytes=base.bytes + w.panel(1), setup_products=2 * base.setup_products)
 
 
+def _datainf(w: Workload, _: Any) -> Work:
+    # A gradient of each point costs about a product. All right-hand sides are multiplied by it, and added to, in the
+    # same pass; nothing else is kept, as b and the sum over points are all there is.
+    flops = 4.0 * w.num_params * w.num_points * w.columns
+    return Work(w.vectors(2), w.vectors(4), 1.0, 0.0, flops)
+
+
 def _auto(w: Workload, _: Any) -> Work:
     # Probes for λmax and λmin, then, as a rule, cg; what it is certain to need is b and x.
     return Work(w.vectors(2), w.vectors(6), AUTO_PROBES, per_iteration=1.0)
@@ -180,5 +187,6 @@ _WORK: Final[dict[InversionMethod, Callable[[Workload, Any], Work]]] = {
     InversionMethod.Nystrom: _nystrom,
     InversionMethod.Kfac: _kfac,
     InversionMethod.Ekfac: _ekfac,
+    InversionMethod.Datainf: _datainf,
     InversionMethod.Auto: _auto,
 }

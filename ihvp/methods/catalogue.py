@@ -12,6 +12,7 @@ from ihvp.methods.options import (
     ArnoldiOptions,
     AutoOptions,
     CgOptions,
+    DatainfOptions,
     DirectOptions,
     EkfacOptions,
     KfacOptions,
@@ -109,6 +110,17 @@ _ALL: Final = (
         options=EkfacOptions,
         guarantee="None beyond its certificate; at least as close to the Fisher matrix as kfac. Needs λ > 0.",
         cost="kfac and one more pass over the data with a gradient for each point.",
+        exact=False,
+    ),
+    MethodDescription(
+        method=InversionMethod.Datainf,
+        title="Mean of single points' inverses, parameter by parameter",
+        options=DatainfOptions,
+        guarantee="None beyond its certificate: correlations between parameters are dropped and the mean of inverses "
+        "stands for the inverse of the mean; close where λ exceeds the squared gradients of single points. "
+        "Needs λ > 0.",
+        cost="One pass over the data with a gradient for each point and 4 p operations for each point and right-hand "
+        "side, for every λ and b anew; no memory beside b and x.",
         exact=False,
     ),
     MethodDescription(

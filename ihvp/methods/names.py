@@ -21,6 +21,7 @@ class InversionMethod(str, Enum):
     Nystrom = "nystrom"
     Kfac = "kfac"
     Ekfac = "ekfac"
+    Datainf = "datainf"
     Auto = "auto"
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "ArnoldiOptions",
     "AutoOptions",
     "CgOptions",
+    "DatainfOptions",
     "DirectOptions",
     "EkfacOptions",
     "KfacOptions",
@@ -135,6 +136,12 @@ class KfacOptions(MethodOptions):
 
 class EkfacOptions(KfacOptions):
     """Options of Kronecker-factored curvature with corrected eigenvalues."""
+
+
+class DatainfOptions(MethodOptions):
+    """Options of the mean of single points' inverses."""
+
+    rtol: RelativeTolerance | None = RTOL
 
 
 class AutoOptions(MethodOptions):

@@ -97,7 +97,10 @@ def kronecker_inverse(
 
     def make() -> KroneckerFactor | None:
         parameters = problem.snapshot.parameters
-        return Sweep(problem, chosen, reporter(0)).whole(lambda sweep: estimate_factors(sweep, parameters))
+        sweep = Sweep(problem, chosen, reporter(0))
+        factor = sweep.whole(lambda sweep: estimate_factors(sweep, parameters))
+        system.note_shortage("Kronecker factors", sweep.shortage)
+        return factor
 
     def make_corrected() -> KroneckerFactor | None:
         factor = system.factor(f"kfac {chosen.key}", KroneckerFactor, make)
@@ -105,7 +108,9 @@ def kronecker_inverse(
             return None
         uncorrected = factor.to(problem.device)
         sweep = Sweep(problem, chosen, reporter(problem.num_points), _layers(factor, problem))
-        return sweep.whole(lambda sweep: correct_eigenvalues(sweep, uncorrected))
+        corrected = sweep.whole(lambda sweep: correct_eigenvalues(sweep, uncorrected))
+        system.note_shortage("corrected eigenvalues", sweep.shortage)
+        return corrected
 
     maker = make if kind == "kfac" else make_corrected
     factor = system.factor(f"{kind} {chosen.key}", KroneckerFactor, maker)

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ihvp.errors import DataMismatch
 from solvers.kronecker.layers import Call, Layer, Uses, call_of
+from solvers.out_of_memory import is_out_of_memory
 from solvers.snapshot import ModelSnapshot
 
 __all__ = ["Gradients", "PointwiseModel", "Trace"]
@@ -164,9 +165,9 @@ class PointwiseModel:
                     warnings.filterwarnings("ignore", message=".*performance drop.*")
                     found: tuple[Tensor, list[Tensor]] = torch.vmap(of_one)(x, probes, copies)
                 return found
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, NotImplementedError, DataMismatch):
+            except (RuntimeError, NotImplementedError, DataMismatch) as error:
+                if is_out_of_memory(error):
+                    raise
                 self.vectorised = False
         results = [of_one(x[j], [p[j] for p in probes], [c[j] for c in copies]) for j in range(x.shape[0])]
         inputs = [torch.stack(parts) for parts in zip(*(found for _, found in results), strict=True)]

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending
-from solvers.damping import Damping, Perturbation
+from solvers.damping import Perturbation
 from solvers.kronecker.columns import Kind
 from solvers.kronecker.inverse import Factoring, kronecker_inverse, require_damping
 from solvers.progress import Callback
 from solvers.result import InverseHvpResult
-from solvers.snapshot import trainable_parameters
 from solvers.system import LinearSystem, checked_options
 from solvers.torch_model import TorchTwiceDifferentiable
 
@@ -43,9 +42,6 @@ def solve_by_factors(
     """The method of this kind; see :func:`solvers.methods.solve_kfac` for arguments, result and errors."""
     method = InversionMethod(kind)
     options = checked_options(method, statistics=statistics, rtol=rtol, seed=seed)
-    names = [name for name, _ in trainable_parameters(model.model)]
-    # Before the data are gone through.
-    require_damping(kind, Damping.of(hessian_perturbation, names).of_parameters)
     system = LinearSystem(
         method,
         model,
@@ -54,6 +50,7 @@ def solve_by_factors(
         hessian_perturbation,
         options=options,
         expected_products=1,
+        check=lambda damping: require_damping(kind, damping.of_parameters),
         callback=callback,
         progress=progress,
     )

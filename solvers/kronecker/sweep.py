@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import torch
 from torch import Tensor
 
 from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
 from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
+from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller
 
 if TYPE_CHECKING:
     from solvers.problem import Problem
@@ -36,19 +36,28 @@ class Sweep:
         statistics: Which gradients.
         on_points: Hears of progress after each gradient of a chunk, and may stop.
         layers: Which layers, if that is decided already.
+        squares_fit: Whether a layer's factors, squares of its sides, must fit the budget for it to be one.
 
     Attributes:
         layers: Those whose curvature is made of what enters and leaves them.
         others: Places of all other parameters.
         divisor: What sums over all points are divided by.
         stopped: Whether the last pass was.
+        shortage: Where memory ran out, how many points went at a time before and after, in words.
     """
 
     def __init__(
-        self, problem: Problem, statistics: Statistics, on_points: OnPoints, layers: Sequence[Layer] | None = None
+        self,
+        problem: Problem,
+        statistics: Statistics,
+        on_points: OnPoints,
+        layers: Sequence[Layer] | None = None,
+        *,
+        squares_fit: bool = True,
     ) -> None:
         self.divisor = statistics.divisor(problem)
         self.stopped = False
+        self.shortage: list[str] = []
         self._problem = problem
         self._columns = LossColumns(problem.terms, statistics)
         self._on_points = on_points
@@ -59,7 +68,8 @@ class Sweep:
                 if _kind(x) not in self._uses:
                     self._uses[_kind(x)] = uses_of(problem.snapshot, x[:1].to(problem.device))
         if layers is None:
-            layers = [layer for layer in find_layers(list(self._uses.values())) if self._affordable(layer)]
+            found = find_layers(list(self._uses.values()))
+            layers = [layer for layer in found if not squares_fit or self._affordable(layer)]
         self.layers = list(layers)
         within = {place for layer in self.layers for place in layer.parameters}
         self.others = [i for i in range(len(problem.snapshot.parameters)) if i not in within]
@@ -94,18 +104,20 @@ class Sweep:
             passed: Goes through the data once.
 
         Raises:
-            torch.OutOfMemoryError: Not even one point fits.
+            OutOfMemory: Not even one point fits.
         """
         while True:
             try:
                 return passed(self)
-            except torch.OutOfMemoryError:
-                if self._most_points == 1:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
+                if self._used_points == 1:
+                    raise nothing_smaller(error) from error
             # Outside the handler, whose traceback holds on to the memory.
-            self._most_points = max(1, self._used_points // 2)
-            if self._problem.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._most_points = self._used_points // 2
+            self.shortage.append(f"{self._used_points} points at a time, then {self._most_points}")
+            free_cached(self._problem.device)
 
     def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
         directions = self._columns.of(trace.output, y, done)

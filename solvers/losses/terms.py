@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import LossMismatch
+from solvers.out_of_memory import is_out_of_memory
 
 __all__ = ["LossTerms", "NormalisedLoss", "each_point", "same_shape"]
 
@@ -85,5 +86,7 @@ def each_point(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target:
 
     try:
         return torch.vmap(of_one)(output, target)
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         return torch.stack([of_one(o, t) for o, t in zip(output, target, strict=True)])

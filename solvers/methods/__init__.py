@@ -3,6 +3,7 @@
 from solvers.methods.arnoldi import LowRankRepresentation, solve_arnoldi
 from solvers.methods.auto import solve_auto
 from solvers.methods.cg import solve_cg
+from solvers.methods.datainf import solve_datainf
 from solvers.methods.direct import solve_direct
 from solvers.methods.ekfac import solve_ekfac
 from solvers.methods.kfac import solve_kfac
@@ -15,6 +16,7 @@ __all__ = [
     "solve_arnoldi",
     "solve_auto",
     "solve_cg",
+    "solve_datainf",
     "solve_direct",
     "solve_ekfac",
     "solve_kfac",

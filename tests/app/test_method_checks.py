@@ -16,6 +16,7 @@ ABOVE_ZERO: list[tuple[str, dict[str, Any]]] = [
     ("arnoldi", {"woodbury": True, "rank_estimate": 2}),
     ("kfac", {}),
     ("ekfac", {}),
+    ("datainf", {}),
     ("cg", {"preconditioner": "kfac"}),
     ("minres", {"preconditioner": "ekfac"}),
 ]
@@ -93,7 +94,7 @@ def test_what_adds_lambda_to_eigenvalues_needs_one_for_all(service: Service, met
     assert "direct, cg and minres" in found["hint"]
 
 
-@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "kfac", "ekfac", "auto"])
+@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "kfac", "ekfac", "datainf", "auto"])
 def test_the_other_methods_take_a_lambda_by_parameter(service: Service, method: str) -> None:
     assert submit(service, method=method, hessian_perturbation={"*": 0.1, "bias": 0.2}).status_code == 202
 
@@ -101,7 +102,9 @@ def test_the_other_methods_take_a_lambda_by_parameter(service: Service, method: 
 # --- options
 
 
-@pytest.mark.parametrize("method", ["direct", "cg", "minres", "lissa", "arnoldi", "nystrom", "kfac", "ekfac", "auto"])
+@pytest.mark.parametrize(
+    "method", ["direct", "cg", "minres", "lissa", "arnoldi", "nystrom", "kfac", "ekfac", "datainf", "auto"]
+)
 def test_every_method_is_taken_with_its_defaults_on_a_model_of_three_parameters(service: Service, method: str) -> None:
     job = service.submit(method=method, hessian_perturbation=0.1)
     assert job["method"] == method

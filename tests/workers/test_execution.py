@@ -75,6 +75,10 @@ class TestResult:
             ("direct", {}),
             ("arnoldi", {"rank_estimate": 5}),
             ("lissa", {"maxiter": 20, "scale": 100.0}),
+            ("nystrom", {"rank": 20}),
+            ("kfac", {}),
+            ("ekfac", {}),
+            ("datainf", {}),
         ],
     )
     def test_every_method_yields_a_document_without_nan(
@@ -97,6 +101,8 @@ class TestResult:
             assert extra["left_out"] == {"hessian": f"tensor [{p}, {p}]"}
         if method == "arnoldi":
             assert len(extra["eigenvalues"]) == 5
+        if method == "datainf":
+            assert set(extra["mean_squared_gradients"]) == {"2.weight", "2.bias"}
 
     def test_a_solve_that_does_not_converge_is_still_a_result(
         self, bench: Bench, digits: Example, spec: ModelSpec
