@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers.kernels import twice_differentiable_kernels
+from solvers.out_of_memory import one_point_at_a_time
 from solvers.problem import Problem
 from solvers.torch_model import TorchTwiceDifferentiable
 
@@ -26,13 +27,14 @@ def loss_gradients(model: TorchTwiceDifferentiable, points: Iterable[Any]) -> Te
         ``[k, p]``, in the dtype and on the device of the parameters, in the order of the points.
 
     Raises:
+        OutOfMemory: A point does not fit the memory that is free.
         InvalidInput: The points do not fit the model or the loss; see :class:`solvers.Problem`.
     """
     problem = Problem.of(model, points)
     snapshot, terms = problem.snapshot, problem.terms
     leaves = tuple(p.detach().requires_grad_() for p in snapshot.parameters)
     rows: list[Tensor] = []
-    with twice_differentiable_kernels(), torch.enable_grad():
+    with twice_differentiable_kernels(), torch.enable_grad(), one_point_at_a_time():
         for x, y in problem.data.chunks(1):
             output = snapshot.outputs(leaves, x.to(problem.device))
             loss = terms.per_point(output, y.to(problem.device)).sum()

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.data import Batch, moved
 from solvers.kernels import twice_differentiable_kernels
+from solvers.out_of_memory import Portions
 from solvers.problem import Problem
 from solvers.rhs import check_rhs
 from solvers.torch_model import TorchTwiceDifferentiable
@@ -34,7 +36,8 @@ def influence_scores(
         points: Iterable of ``(x, y)`` batches with n points altogether, or a :class:`solvers.Problem`, whose
             parameters are then used.
         x: Solutions ``[p]`` or ``[k, p]``.
-        chunk_points: Points per pass; as many as the problem's memory budget holds if left out.
+        chunk_points: Points per pass; as many as the problem's memory budget holds if left out. Half of them, and
+            half again, where memory runs out.
 
     Returns:
         ``[n]`` or ``[k, n]``, in the dtype and on the device of x, in the order of the points.
@@ -42,21 +45,27 @@ def influence_scores(
     Raises:
         RhsShapeMismatch: x does not have p numbers a row.
         NonFiniteRhs: x holds NaN or infinity.
+        OutOfMemory: Not even one point fits the memory that is free.
         InvalidInput: The points do not fit the model or the loss; see :class:`solvers.Problem`.
     """
     rows = check_rhs(x, model.num_params)
     problem = Problem.of(model, points)
     snapshot, terms = problem.snapshot, problem.terms
+    portions = Portions(chunk_points or problem.chunk_points(), problem.device)
     tangents = [snapshot.split(row) for row in rows.to(problem.device, problem.dtype)]
+
+    def of_points(batch: Batch) -> Tensor:
+        inputs, targets = moved(batch, problem.device)
+
+        def losses(*parameters: Tensor) -> Tensor:
+            return terms.per_point(snapshot.outputs(parameters, inputs), targets)
+
+        return torch.stack([_along(losses, snapshot.parameters, v) for v in tangents])
+
     scores: list[Tensor] = []
     with torch.no_grad(), twice_differentiable_kernels():
-        for inputs, targets in problem.data.chunks(chunk_points or problem.chunk_points()):
-            inputs, targets = inputs.to(problem.device), targets.to(problem.device)
-
-            def losses(*parameters: Tensor, inputs: Tensor = inputs, targets: Tensor = targets) -> Tensor:
-                return terms.per_point(snapshot.outputs(parameters, inputs), targets)
-
-            scores.append(torch.stack([_along(losses, snapshot.parameters, v) for v in tangents]))
+        for batch in problem.data.chunks(portions.most):
+            scores.extend(portions.each(batch, of_points))
     return torch.cat(scores, dim=1).to(x).reshape(*x.shape[:-1], problem.num_points)
 
 

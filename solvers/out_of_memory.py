@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
 
 import torch
 
 from ihvp.errors import OutOfMemory
+from solvers.data import Batch
 
-__all__ = ["free_cached", "is_out_of_memory", "nothing_smaller"]
+__all__ = ["Portions", "free_cached", "is_out_of_memory", "nothing_smaller", "one_point_at_a_time"]
+
+T = TypeVar("T")
 
 SAID: Final = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
 """What the processor's allocators on Linux, macOS and Windows, and CUDA's libraries say: in a plain RuntimeError."""
@@ -28,6 +33,73 @@ def nothing_smaller(error: BaseException) -> OutOfMemory:
         given=(str(error).splitlines() or [""])[0][:200] or None,
         hint="Solve for fewer right-hand sides at a time, choose fewer parameters, or use a device with more memory.",
     )
+
+
+@contextmanager
+def one_point_at_a_time() -> Iterator[None]:
+    """Around work on a single point, which cannot be halved.
+
+    Raises:
+        OutOfMemory: It does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise nothing_smaller(error) from error
+        raise
+
+
+class Portions:
+    """How many points go at a time: as many as are allowed, and half of them wherever memory runs out.
+
+    Args:
+        most: As many.
+        device: Where the memory is.
+
+    Attributes:
+        most: How many are allowed now; may be changed.
+        shortage: Where memory ran out, how many points went at a time before and after, in words.
+    """
+
+    def __init__(self, most: int, device: torch.device) -> None:
+        self.most = most
+        self.shortage: list[str] = []
+        self._device = device
+
+    def each(self, batch: Batch, work: Callable[[Batch], T]) -> Iterator[T]:
+        """What becomes of a batch, piece by piece.
+
+        Args:
+            batch: The points, in the order in which they go.
+            work: Does all that takes memory with a piece; called again with half of it where it runs out.
+
+        Raises:
+            OutOfMemory: Not even one point fits.
+        """
+        start = 0
+        while start < batch[0].shape[0]:
+            x, y = (part[start : start + self.most] for part in batch)
+            done: list[T] = []
+            try:
+                done.append(work((x, y)))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if x.shape[0] == 1:
+                    raise nothing_smaller(error) from error
+            if done:
+                yield done.pop()
+                start += x.shape[0]
+            else:
+                # Outside the handler, whose traceback holds on to the memory.
+                self.halve(x.shape[0])
+
+    def halve(self, points: int) -> None:
+        """Allows half of so many points, and notes it."""
+        self.most = max(1, points // 2)
+        self.shortage.append(f"{points} points at a time, then {self.most}")
+        free_cached(self._device)
 
 
 def free_cached(device: torch.device) -> None:

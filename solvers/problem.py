@@ -75,6 +75,7 @@ class Problem:
             no Fisher matrix where one is asked for.
         TargetsOutOfRange: A target is no class of the model.
         ModelInTrainingMode: The module has active dropout or batch norm.
+        OutOfMemory: Not even one point fits the memory that is free.
     """
 
     def __init__(
@@ -154,6 +155,13 @@ class Problem:
         """What H is and comes from, in words: ``curvature``, ``loss``, and ``attention`` if there is any."""
         attention = {"attention": ATTENTION} if self._survey.attention else {}
         return {"curvature": self._chunks.key, "loss": self.terms.description, **attention}
+
+    @property
+    def shortage(self) -> list[str]:
+        """Where memory ran out in the first pass over the data or on minibatches, and how it went on, in words."""
+        minibatches = [] if self._minibatches is None else self._minibatches.shortage
+        steps = {"the first pass": self._survey.shortage, "minibatches": minibatches}
+        return [f"{what}: out of memory with {step}" for what, found in steps.items() for step in found]
 
     @property
     def nbytes(self) -> int:

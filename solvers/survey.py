@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from solvers.data import Batch, TrainingData, moved
 from solvers.kernels import AttentionWatch, twice_differentiable_kernels
 from solvers.losses import LossTerms, loss_terms
 from solvers.operators.products import graph_size
+from solvers.out_of_memory import Portions
 from solvers.snapshot import ModelSnapshot
 
 __all__ = ["Survey", "survey"]
@@ -33,6 +33,7 @@ class Survey:
         mean_loss: The mean loss.
         attention: Whether the model calls attention kernels.
         seconds: What the pass took.
+        shortage: Where memory ran out, how many points went at a time before and after, in words.
     """
 
     terms: LossTerms
@@ -40,6 +41,7 @@ class Survey:
     mean_loss: float
     attention: bool
     seconds: float
+    shortage: tuple[str, ...] = ()
 
 
 def survey(snapshot: ModelSnapshot, loss: Any, data: TrainingData, memory_budget: int) -> Survey:
@@ -49,66 +51,77 @@ def survey(snapshot: ModelSnapshot, loss: Any, data: TrainingData, memory_budget
         DataMismatch: The model cannot be applied to the inputs, or the loss there is not finite.
         LossMismatch: The loss cannot be taken of outputs and targets, or does not define a mean over points.
         TargetsOutOfRange: A target is no class of the model.
+        OutOfMemory: Not even one point fits the memory that is free.
     """
     began = time.perf_counter()
-    terms: LossTerms | None = None
     numerator = denominator = 0.0
-    watch = AttentionWatch()
+    pass_ = _Pass(snapshot, loss, memory_budget)
     with torch.no_grad(), twice_differentiable_kernels():
-        for index, output, target in _outputs(snapshot, data, memory_budget, watch):
-            terms = terms or loss_terms(loss, output, target)
-            terms.check(output, target)
-            value = float(terms.numerator(output, target))
-            if not math.isfinite(value):
-                raise DataMismatch(
-                    "The loss is not finite at the trained parameters.",
-                    given=f"{value} in batch {index}",
-                    hint="Look for NaN or infinity in the inputs, the targets and the weights.",
-                )
-            numerator += value
-            denominator += terms.denominator(output, target)
-    if terms is None or not denominator > 0:
+        for index, batch in enumerate(data.batches()):
+            for value, weight in pass_.portions.each(batch, pass_.terms_of):
+                if not math.isfinite(value):
+                    raise DataMismatch(
+                        "The loss is not finite at the trained parameters.",
+                        given=f"{value} in batch {index}",
+                        hint="Look for NaN or infinity in the inputs, the targets and the weights.",
+                    )
+                numerator += value
+                denominator += weight
+    if pass_.terms is None or not denominator > 0:
         raise LossMismatch(
             "No target counts: the sum of the weights of all targets is not positive.",
             given=f"Σ weights = {denominator:g}",
         )
-    return Survey(terms, denominator, numerator / denominator, watch.seen, time.perf_counter() - began)
+    return Survey(
+        pass_.terms,
+        denominator,
+        numerator / denominator,
+        pass_.watch.seen,
+        time.perf_counter() - began,
+        tuple(pass_.portions.shortage),
+    )
 
 
-def _outputs(
-    snapshot: ModelSnapshot, data: TrainingData, memory_budget: int, watch: AttentionWatch
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Number of the batch, outputs and targets of each piece. The first piece shows how large the others may be."""
-    most: int | None = None
-    for index, batch in enumerate(data.batches()):
-        start, points = 0, batch[0].shape[0]
-        while start < points:
-            stop = start + (FIRST_POINTS if most is None else most)
-            piece = moved((batch[0][start:stop], batch[1][start:stop]), snapshot.device)
-            if most is None:
-                with watch:
-                    output, per_point = _measured(snapshot, piece)
-                most = max(1, int(memory_budget / 4 / max(per_point, 1.0)))
-            else:
-                output = snapshot.outputs(snapshot.parameters, piece[0])
-            if output.ndim == 0 or output.shape[0] != piece[0].shape[0]:
-                raise LossMismatch(
-                    "The model must give one output a point.",
-                    given=f"inputs {list(piece[0].shape)}, outputs {list(output.shape)}",
-                )
-            yield index, output, piece[1]
-            start = stop
+class _Pass:
+    """What the pass knows so far. The first piece shows how large the others may be."""
 
+    def __init__(self, snapshot: ModelSnapshot, loss: Any, memory_budget: int) -> None:
+        self.portions = Portions(FIRST_POINTS, snapshot.device)
+        self.watch = AttentionWatch()
+        self.terms: LossTerms | None = None
+        self._snapshot, self._loss, self._memory_budget = snapshot, loss, memory_budget
 
-def _measured(snapshot: ModelSnapshot, piece: Batch) -> tuple[Tensor, float]:
-    """Outputs, and bytes for each point of what a graph of them keeps."""
-    outputs: list[Tensor] = []
+    def terms_of(self, piece: Batch) -> tuple[float, float]:
+        """Checks a piece; returns its numerator and denominator."""
+        x, y = moved(piece, self._snapshot.device)
+        per_point = None
+        if self.terms is None:
+            with self.watch:
+                output, per_point = self._measured(x)
+        else:
+            output = self._snapshot.outputs(self._snapshot.parameters, x)
+        if output.ndim == 0 or output.shape[0] != x.shape[0]:
+            raise LossMismatch(
+                "The model must give one output a point.",
+                given=f"inputs {list(x.shape)}, outputs {list(output.shape)}",
+            )
+        terms = self.terms or loss_terms(self._loss, output, y)
+        terms.check(output, y)
+        found = float(terms.numerator(output, y)), terms.denominator(output, y)
+        self.terms = terms
+        if per_point is not None:
+            self.portions.most = max(1, int(self._memory_budget / 4 / max(per_point, 1.0)))
+        return found
 
-    def forward() -> Tensor:
-        with torch.enable_grad():
-            leaves = [p.detach().requires_grad_() for p in snapshot.parameters]
-            outputs.append(snapshot.outputs(leaves, piece[0]))
-        return outputs[0]
+    def _measured(self, x: Tensor) -> tuple[Tensor, float]:
+        """Outputs, and bytes for each point of what a graph of them keeps."""
+        outputs: list[Tensor] = []
 
-    size = graph_size(forward, snapshot.parameters)
-    return outputs[0].detach(), size.nbytes / piece[0].shape[0]
+        def forward() -> Tensor:
+            with torch.enable_grad():
+                leaves = [p.detach().requires_grad_() for p in self._snapshot.parameters]
+                outputs.append(self._snapshot.outputs(leaves, x))
+            return outputs[0]
+
+        size = graph_size(forward, self._snapshot.parameters)
+        return outputs[0].detach(), size.nbytes / x.shape[0]

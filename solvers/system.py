@@ -131,7 +131,8 @@ class LinearSystem:
 
     @property
     def _shortages(self) -> dict[str, Any]:
-        return {"out_of_memory": self._shortage} if self._shortage else {}
+        found = self.problem.shortage + self._shortage
+        return {"out_of_memory": found} if found else {}
 
     @property
     def parameter_damping(self) -> tuple[float, ...]:

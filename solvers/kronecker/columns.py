@@ -13,6 +13,7 @@ from torch import Tensor
 from ihvp.errors import InvalidOption, LossMismatch
 from solvers.losses import Likelihood, LossTerms
 from solvers.operators.draws import uniform_of_points
+from solvers.out_of_memory import one_point_at_a_time
 
 if TYPE_CHECKING:
     from solvers.problem import Problem
@@ -65,7 +66,7 @@ def statistics_for(problem: Problem, asked: Kind, seed: int) -> Statistics:
         InvalidOption: The loss has too many outputs for ``type2`` and no distribution to draw from.
     """
     x, _ = next(problem.data.chunks(1))
-    with torch.no_grad():
+    with torch.no_grad(), one_point_at_a_time():
         outputs = problem.snapshot.outputs(problem.snapshot.parameters, x.to(problem.device)).numel()
     draws = isinstance(problem.terms, Likelihood)
     if asked == "mc" and not draws:

@@ -12,7 +12,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
 from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
-from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller
+from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller, one_point_at_a_time
 
 if TYPE_CHECKING:
     from solvers.problem import Problem
@@ -63,7 +63,7 @@ class Sweep:
         self._on_points = on_points
         self._most_points = self._used_points = problem.num_points
         self._uses: dict[object, Uses] = {}
-        with twice_differentiable_kernels():
+        with twice_differentiable_kernels(), one_point_at_a_time():
             for x, _ in problem.data.batches():
                 if _kind(x) not in self._uses:
                     self._uses[_kind(x)] = uses_of(problem.snapshot, x[:1].to(problem.device))

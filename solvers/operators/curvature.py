@@ -14,6 +14,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.plan import Plan
 from solvers.operators.products import ChunkProduct
+from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller
 from solvers.snapshot import ModelSnapshot
 
 __all__ = ["CurvatureOperator", "KeptProducts", "add_products"]
@@ -68,7 +69,7 @@ class CurvatureOperator:
         """H applied to each row of ``V`` ``[k, p]``; sums over chunks in ``accumulate``.
 
         Raises:
-            torch.OutOfMemoryError: Not even one point fits.
+            OutOfMemory: Not even one point fits.
         """
         began = time.perf_counter()
         sets_up = self.plan.keeps and not self.kept.complete
@@ -76,9 +77,11 @@ class CurvatureOperator:
             try:
                 total = self._applied(V, accumulate or V.dtype)
                 break
-            except torch.OutOfMemoryError:
-                if self.plan.chunk_points == 1:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
+                if self.plan.chunk_points == self.plan.rows_at_once == 1 and not self.plan.keeps:
+                    raise nothing_smaller(error) from error
                 sets_up = True
             # Outside the handler, whose traceback holds on to the memory.
             self._halve()
@@ -113,8 +116,7 @@ class CurvatureOperator:
     def _halve(self) -> None:
         plan = self.plan
         self.kept = KeptProducts()
-        if self._curvature.snapshot.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached(self._curvature.snapshot.device)
         half = min(plan.chunk_points, self._data.num_points) // 2
         self.plan = replace(
             plan,

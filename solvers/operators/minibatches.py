@@ -13,6 +13,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
 from solvers.operators.products import ChunkProduct
+from solvers.out_of_memory import Portions, is_out_of_memory, nothing_smaller
 
 __all__ = ["MinibatchHessians"]
 
@@ -30,12 +31,13 @@ class MinibatchHessians:
 
     Attributes:
         shares: Each batch's share of all points.
+        shortage: Where memory ran out, how many points went at a time before and after, in words.
     """
 
     def __init__(self, curvature: ChunkCurvature, data: TrainingData, chunk_points: int, *, keep: bool) -> None:
         self._curvature = curvature
         self._data = data
-        self._chunk_points = chunk_points
+        self._portions = Portions(chunk_points, curvature.snapshot.device)
         self._first_points = list(itertools.accumulate(data.sizes, initial=0))
         self.shares = [size / data.num_points for size in data.sizes]
         self._scale = len(data.sizes) / curvature.divisor
@@ -51,21 +53,45 @@ class MinibatchHessians:
         """Points whose gradient graphs are kept now."""
         return sum(self._data.sizes[index] for index in self._kept)
 
+    @property
+    def shortage(self) -> list[str]:
+        """As above."""
+        return self._portions.shortage
+
     def product(self, index: int, V: Tensor) -> Tensor:
-        """The estimate from batch ``index``, applied to each row of ``V`` ``[k, p]``."""
+        """The estimate from batch ``index``, applied to each row of ``V`` ``[k, p]``.
+
+        Raises:
+            OutOfMemory: Not even one point fits.
+        """
+        while True:
+            most = min(self._portions.most, self._data.sizes[index])
+            try:
+                return self._product(index, V, most)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if most == self._rows_at_once == 1 and not self._keep:
+                    raise nothing_smaller(error) from error
+            # Outside the handler, whose traceback holds on to the memory.
+            self._keep, self._kept = False, {}
+            self._rows_at_once = max(1, self._rows_at_once // 2)
+            self._portions.halve(most)
+
+    def _product(self, index: int, V: Tensor, most: int) -> Tensor:
         total = torch.zeros_like(V)
         with twice_differentiable_kernels():
-            for product in self._products(index):
+            for product in self._products(index, most):
                 add_products(total, product, V, self._curvature.snapshot, self._rows_at_once)
         return total.mul_(self._scale)
 
-    def _products(self, index: int) -> Iterator[ChunkProduct]:
+    def _products(self, index: int, most: int) -> Iterator[ChunkProduct]:
         if index in self._kept:
             yield from self._kept[index]
             return
         keep: list[ChunkProduct] = []
         first_point = self._first_points[index]
-        for piece in pieces(self._data.batch(index), self._chunk_points):
+        for piece in pieces(self._data.batch(index), most):
             product = self._curvature.product(piece, first_point, "graph")
             first_point += piece[0].shape[0]
             if self._keep:

@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from ihvp.methods import Curvature
-from solvers.data import TrainingData
+from solvers.data import Batch, TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import CurvatureOperator, KeptProducts
 from solvers.operators.plan import Plan, Strategy
 from solvers.operators.products import GraphSize, graph_size
 from solvers.operators.trials import Contest, name, timed_rows
+from solvers.out_of_memory import Portions, is_out_of_memory
 
 __all__ = ["Planner"]
 
@@ -97,10 +98,15 @@ class Planner:
     @functools.cached_property
     def _graph(self) -> GraphSize:
         """The size of a retained graph of a few points."""
-        batch = next(self.data.chunks(PROBE_POINTS))
+        snapshot = self.curvature.snapshot
+
+        def of_points(batch: Batch) -> GraphSize:
+            size = graph_size(lambda: self.curvature.product(batch, 0, "graph"), snapshot.parameters)
+            return GraphSize(size.nbytes / batch[0].shape[0], size.saved)
+
+        portions = Portions(PROBE_POINTS, snapshot.device)
         with twice_differentiable_kernels():
-            size = graph_size(lambda: self.curvature.product(batch, 0, "graph"), self.curvature.snapshot.parameters)
-        return GraphSize(size.nbytes / batch[0].shape[0], size.saved)
+            return next(portions.each(next(self.data.chunks(PROBE_POINTS)), of_points))
 
     @property
     def bytes_per_point(self) -> float:
@@ -180,7 +186,12 @@ class Planner:
             return
         began = time.perf_counter()
         contest = Contest(self.curvature, self.data, rows, self.memory_budget)
-        contest.start(operator.plan, next(iter(operator.kept.products), None))
+        try:
+            contest.start(operator.plan, next(iter(operator.kept.products), None))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return  # the operator halves its chunks when it is applied
         for plan in new:
             cost = self._cost(plan, contest.seconds, rows, ready=contest.has_product(plan))
             if time.perf_counter() - began + cost <= products * contest.seconds * _share(plan):
