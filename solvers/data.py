@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import DataMismatch, EmptyData, RowsMismatch
+from solvers.out_of_memory import is_out_of_memory
 
 __all__ = ["Batch", "TrainingData", "moved", "pieces"]
 
@@ -112,6 +113,25 @@ class TrainingData:
         if pending:
             yield _joined(pending)
 
+    def streamed(self, max_points: int, device: torch.device) -> Iterator[Batch]:
+        """:meth:`chunks` for work on a device; :func:`moved` is then all that is left to do.
+
+        To a GPU the next chunk is on its way, from pinned memory and in a stream of its own, while this one is
+        worked on. Where there is no room for the next one there, it is left in main memory.
+        """
+        if device.type != "cuda":
+            yield from self.chunks(max_points)
+            return
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        ahead: _Ahead | None = None
+        for batch in self.chunks(max_points):
+            following = _Ahead(batch, device, stream)
+            if ahead is not None:
+                yield ahead.here()
+            ahead = following
+        if ahead is not None:
+            yield ahead.here()
+
     def _drop(self, size: int, memory_budget: int) -> None:
         if iter(self._source) is self._source:
             raise DataMismatch(
@@ -121,6 +141,40 @@ class TrainingData:
                 hint="Pass a DataLoader or a list of batches.",
             )
         self._kept = None
+
+
+class _Ahead:
+    """A chunk on its way to a GPU, in a stream that nothing else waits for.
+
+    Args:
+        batch: The chunk.
+        device: The GPU.
+        stream: Where it is copied.
+    """
+
+    def __init__(self, batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> None:
+        self._batch, self._device = batch, device
+        self._copied: torch.cuda.Event | None = None
+        if any(part.is_cuda for part in batch):
+            return
+        try:
+            with torch.cuda.stream(stream):
+                self._batch = moved(batch, device)
+                self._copied = stream.record_event()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._batch = batch
+
+    def here(self) -> Batch:
+        """The chunk, for use in the current stream: that waits for the copy, the caller does not."""
+        if self._copied is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(self._copied)
+            for part in self._batch:
+                # Its memory belongs to the other stream, which must not reuse it before this one is done with it.
+                part.record_stream(stream)
+        return self._batch
 
 
 def pieces(batch: Batch, max_points: int) -> Iterator[Batch]:

@@ -64,7 +64,7 @@ def influence_scores(
 
     scores: list[Tensor] = []
     with torch.no_grad(), twice_differentiable_kernels():
-        for batch in problem.data.chunks(portions.most):
+        for batch in problem.data.streamed(portions.most, problem.device):
             scores.extend(portions.each(batch, of_points))
     return torch.cat(scores, dim=1).to(x).reshape(*x.shape[:-1], problem.num_points)
 

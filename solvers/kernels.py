@@ -11,27 +11,37 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["AttentionWatch", "twice_differentiable_kernels"]
+__all__ = ["AttentionWatch", "full_precision", "twice_differentiable_kernels"]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32: it has ten bits of mantissa, and a residual that it computes says nothing about float32's.
+
+    What was set before is set again after.
+    """
+    # Without a CUDA context there is nothing to set, and asking must not make one.
+    before = _set_precision({}) if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if before is not None:
+            _set_precision(before)
 
 
 @contextmanager
 def twice_differentiable_kernels() -> Iterator[None]:
     """Forces the attention kernel written out in plain operations, no fused encoder layers, and no TF32.
 
-    The fused kernels have no second derivative and no forward mode; they raise in the middle of a solve. TF32 has
-    ten bits of mantissa: a residual that it computes says nothing about float32's. What was set before is set
-    again after.
+    The fused kernels have no second derivative and no forward mode; they raise in the middle of a solve. What was
+    set before is set again after.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    # Without a CUDA context there is nothing to set, and asking must not make one.
-    before = _set_precision({}) if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with full_precision(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        if before is not None:
-            _set_precision(before)
         torch.backends.mha.set_fastpath_enabled(fused)
 
 

@@ -7,16 +7,19 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import torch
+from torch import Tensor
 
 from ihvp.errors import OutOfMemory
-from solvers.data import Batch
 
 __all__ = ["Portions", "free_cached", "is_out_of_memory", "nothing_smaller", "one_point_at_a_time"]
 
 T = TypeVar("T")
 
-SAID: Final = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
-"""What the processor's allocators on Linux, macOS and Windows, and CUDA's libraries say: in a plain RuntimeError."""
+Batch = tuple[Tensor, Tensor]
+
+SAID: Final = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What the processor's allocators on Linux and Windows, CUDA's libraries, and CUDA where memory is pinned say, in
+errors that have no class of their own."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from ihvp.errors import NotRegistered, UnknownOption
 from ihvp.methods import InversionMethod, parse_method
 from solvers.conformance import check_signature
 from solvers.damping import Perturbation
+from solvers.kernels import full_precision
 from solvers.result import InverseHvpResult
 
 __all__ = ["InversionRegistry"]
@@ -101,7 +102,8 @@ class InversionRegistry:
         """
         function = cls.get(type(model), method)
         _check_option_names(function, options, parse_method(method))
-        return function(model, training_data, b, hessian_perturbation, **options)
+        with full_precision():
+            return function(model, training_data, b, hessian_perturbation, **options)
 
 
 def _check_option_names(function: Solver, options: dict[str, Any], method: InversionMethod) -> None:

@@ -21,7 +21,7 @@ __all__ = ["SpectrumProbe", "probe_spectrum"]
 LOOK_EVERY: Final = 5
 ACCURACY: Final = 0.05
 """Share of its own size to which a negative end of the spectrum is wanted."""
-LARGEST_CONDITION: Final = {torch.float32: 1e3, torch.float64: 1e6}
+LARGEST_CONDITION: Final = {torch.bfloat16: 1e1, torch.float16: 1e2, torch.float32: 1e3, torch.float64: 1e6}
 """Condition of H + λI up to which a λ chosen here may go: what the dtype solves to its default tolerance."""
 
 

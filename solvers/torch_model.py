@@ -31,7 +31,8 @@ class TorchTwiceDifferentiable(TwiceDifferentiable[Tensor]):
 
     Args:
         model: A module that maps a batch ``[m, ...]`` to outputs ``[m, ...]``, in evaluation mode if it has
-            dropout or batch norm. Its parameters are float32 or float64, on one device.
+            dropout or batch norm. Its parameters are float32 or float64, on one device; in bfloat16 or float16
+            products have the two or three digits that those hold, and so has what a certificate says.
         loss: ``loss(outputs, targets) -> scalar``. Shapes that would broadcast are an error.
     """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from torch import Tensor
 
+from solvers.data import moved
 from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
@@ -89,8 +90,8 @@ class Sweep:
         done = 0
         with twice_differentiable_kernels():
             self._used_points = self._chunk_points(wanted)
-            for batch in self._problem.data.chunks(self._used_points):
-                x, y = (part.to(self._problem.device) for part in batch)
+            for batch in self._problem.data.streamed(self._used_points, self._problem.device):
+                x, y = moved(batch, self._problem.device)
                 trace = model.run(x, self._uses[_kind(x)])
                 yield trace, self._gradients(trace, y, done)
                 done += x.shape[0]

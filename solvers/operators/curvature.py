@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from solvers.data import TrainingData
+from solvers.data import Batch, TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.plan import Plan
@@ -104,7 +104,7 @@ class CurvatureOperator:
         if self.kept.complete:
             return
         there, first_point = len(self.kept.products), 0
-        for index, batch in enumerate(self._data.chunks(self.plan.chunk_points)):
+        for index, batch in enumerate(self._streamed()):
             if index >= there:
                 product = self._curvature.product(batch, first_point, self.plan.product)
                 if self.plan.keeps:
@@ -112,6 +112,9 @@ class CurvatureOperator:
                 yield product
             first_point += batch[0].shape[0]
         self.kept.complete = self.plan.keeps
+
+    def _streamed(self) -> Iterator[Batch]:
+        return self._data.streamed(self.plan.chunk_points, self._curvature.snapshot.device)
 
     def _halve(self) -> None:
         plan = self.plan

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ihvp.errors import OutOfMemory
-from solvers import Problem, TorchTwiceDifferentiable
+from solvers import Problem, TorchTwiceDifferentiable, solve_hvp
 from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators import chunk_curvature
@@ -223,6 +223,19 @@ def test_precision_of_cuda_kernels_is_set_and_restored(monkeypatch: pytest.Monke
             with twice_differentiable_kernels():
                 assert (matmul.fp32_precision, conv.fp32_precision) == ("ieee", "ieee")
             assert (matmul.fp32_precision, conv.fp32_precision) == ("ieee", "ieee")
+        assert (matmul.fp32_precision, conv.fp32_precision) == ("tf32", "tf32")
+        seen: list[tuple[str, str]] = []
+        case = small_mlp(torch.float32)
+        # The algebra of a method is not done in fewer digits than its products.
+        solve_hvp(
+            "cg",
+            case.model,
+            case.batches(37),
+            case.rhs(1),
+            hessian_perturbation=case.damping,
+            callback=lambda _: seen.append((matmul.fp32_precision, conv.fp32_precision)),
+        )
+        assert set(seen) == {("ieee", "ieee")}
         assert (matmul.fp32_precision, conv.fp32_precision) == ("tf32", "tf32")
     finally:
         matmul.fp32_precision, conv.fp32_precision = before
