@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test demo run bench clean
+.PHONY: help setup check format test test-gpu demo run bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ format: setup ## rewrite the code in the project's format
 
 test: setup ## the whole test suite, against real servers and workers
 	@exec $(BIN)/python -m pytest
+
+test-gpu: setup ## the tests that need a CUDA device; without one none is run, and that is said
+	@exec $(BIN)/python -m pytest tests/gpu -m gpu
 
 demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
 	@exec $(BIN)/python -m examples.demo
