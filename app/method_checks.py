@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ihvp.costs.model import work_of
 from ihvp.errors import HessianTooLarge, InvalidOption, SolveTooLarge
 from ihvp.methods import InversionMethod, Preconditioning
-from ihvp.perturbation import check_patterns, describe, least
+from ihvp.perturbation import by_name, check_patterns, check_scale, describe
 
 if TYPE_CHECKING:
     from ihvp.costs.workload import Task, Workload
@@ -44,8 +44,13 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
             allowed='a number > 0, or "auto"',
             hint="The other methods take a λ by parameter, direct, cg and minres among them.",
         )
+    if isinstance(perturbation, str):
+        return
+    of_parameters = by_name(perturbation, [entry.name for entry in layout])
+    if task.method is InversionMethod.Lissa:
+        check_scale(task.options.get("scale"), float(task.options.get("dampen") or 0.0), max(of_parameters))
     needs_some = _above_zero(task)
-    if needs_some is not None and least(perturbation) == 0:
+    if needs_some is not None and min(of_parameters) == 0:
         raise InvalidOption(
             f"{needs_some} needs hessian_perturbation > 0: what it inverts would be singular.",
             given=f"hessian_perturbation {describe(perturbation)}",

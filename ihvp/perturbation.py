@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from ihvp.errors import InvalidOption, UnknownParameters
 
-__all__ = ["Perturbation", "check_patterns", "describe", "least"]
+__all__ = ["Perturbation", "by_name", "check_patterns", "check_scale", "describe", "least"]
 
 MOST_NAMED = 5
 
@@ -49,6 +49,43 @@ def check_patterns(patterns: Mapping[str, float], names: Sequence[str]) -> None:
             "'hessian_perturbation' must give a λ to every parameter.",
             given=f"no pattern for {_listed(bare)}",
             hint="Put the pattern '*' first: of several that match, the last one counts.",
+        )
+
+
+def by_name(perturbation: float | Mapping[str, float], names: Sequence[str]) -> list[float]:
+    """λ of each parameter: by patterns, that of the last which matches; see :func:`check_patterns`."""
+    if not isinstance(perturbation, Mapping):
+        return [perturbation] * len(names)
+    patterns = perturbation.items()
+    return [[value for pattern, value in patterns if fnmatchcase(name, pattern)][-1] for name in names]
+
+
+def check_scale(scale: float | None, dampen: float, damping: float) -> None:
+    """Checks what lissa divides by against what is known before any work: λ itself is an eigenvalue of H + λI or more.
+
+    A term multiplies what is left by 1 − dampen − (H + λI) / scale, which must lie between -1 and 1.
+
+    Args:
+        scale: What H + λI is divided by; None where it is to be found.
+        dampen: Adds dampen · scale to λ.
+        damping: The largest λ of a parameter.
+
+    Raises:
+        InvalidOption: The series would diverge wherever H has no negative eigenvalue.
+    """
+    if dampen >= 2:
+        raise InvalidOption(
+            "Option 'dampen' of method 'lissa' makes the series diverge: each term changes sign and grows.",
+            given=f"{dampen:g}",
+            allowed="0 ≤ dampen < 2; 0 solves the system that was asked for",
+        )
+    if scale is not None and dampen + damping / scale >= 2:
+        needed = damping / (2 - dampen)
+        raise InvalidOption(
+            "Option 'scale' of method 'lissa' makes the series diverge: it is too small for λ alone.",
+            given=f"scale={scale:g} with λ={damping:g}" + (f" and dampen={dampen:g}" if dampen else ""),
+            allowed=f"more than {needed:g}, and more than the largest eigenvalue of every batch's H + λI",
+            hint="Leave scale out (in the library: scale=None), and it is found by power iterations.",
         )
 
 

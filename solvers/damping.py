@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ihvp.errors import InvalidOption
-from ihvp.perturbation import check_patterns
+from ihvp.perturbation import by_name, check_patterns, describe
 
 __all__ = ["Damping", "Perturbation"]
 
@@ -49,13 +48,28 @@ class Damping:
             return cls(value, (value,) * len(names))
         patterns = {str(pattern): _checked(value, pattern) for pattern, value in perturbation.items()}
         check_patterns(patterns, names)
-        values = tuple(_last_match(patterns, name) for name in names)
+        values = tuple(by_name(patterns, names))
         return cls(values[0] if len(set(values)) == 1 else patterns, values)
 
     @property
     def scalar(self) -> float | None:
         """The λ of all parameters, if they share one."""
         return self.perturbation if isinstance(self.perturbation, float) else None
+
+    def one_for(self, method: str) -> float:
+        """The λ that all parameters share, for a method that knows H + λI only.
+
+        Raises:
+            InvalidOption: λ differs between parameters.
+        """
+        if self.scalar is None:
+            raise InvalidOption(
+                f"Method {method!r} needs one λ for all parameters.",
+                given=f"hessian_perturbation={describe(self.perturbation)}",
+                allowed="a number",
+                hint="cg, minres, lissa and direct take λ by parameter, and so do kfac, ekfac and datainf.",
+            )
+        return self.scalar
 
     @property
     def largest(self) -> float:
@@ -94,7 +108,3 @@ def _checked(value: Any, pattern: Any = None) -> float:
             allowed="λ ≥ 0, auto, or a mapping of patterns over parameter names to such numbers",
         )
     return float(value)
-
-
-def _last_match(patterns: Mapping[str, float], name: str) -> float:
-    return [value for pattern, value in patterns.items() if fnmatchcase(name, pattern)][-1]

@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus, default_rtol, parse_options
-from ihvp.perturbation import describe
 from solvers.certificate import Certificate, Ending, Tolerance, issue
 from solvers.damping import Damping, Perturbation
 from solvers.factors import Factor
@@ -160,15 +158,7 @@ class LinearSystem:
         Raises:
             InvalidOption: λ differs between parameters.
         """
-        scalar = self._damping.scalar
-        if scalar is None:
-            raise InvalidOption(
-                f"Method {self.method.value!r} needs one λ for all parameters.",
-                given=f"hessian_perturbation={describe(self.perturbation)}",
-                allowed="a number",
-                hint="cg, minres, lissa and direct take λ by parameter.",
-            )
-        return scalar
+        return self._damping.one_for(self.method.value)
 
     def raised_perturbation(self, by: float) -> float | dict[str, float]:
         """λ with as much added for every parameter; JSON-ready."""

@@ -119,7 +119,7 @@ def kronecker_inverse(
     return KroneckerInverse(system, factor, kind, chosen), None
 
 
-def require_damping(kind: Factoring, damping: Sequence[float]) -> None:
+def require_damping(kind: str, damping: Sequence[float]) -> None:
     """Refuses λ = 0: Kronecker factors are singular.
 
     Args:

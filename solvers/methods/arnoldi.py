@@ -12,6 +12,7 @@ from torch import Tensor
 from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending, Tolerance
+from solvers.damping import Damping
 from solvers.lanczos import Eigenpairs
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
@@ -103,6 +104,16 @@ def solve_arnoldi(
     else:
         rank = dimension = 0
         _check_reuse(low_rank_representation, p, own)
+
+    def check_damping(damping: Damping) -> None:
+        # The inverse on a span knows one λ only.
+        value = damping.one_for("arnoldi")
+        if woodbury and not value > 0:
+            raise InvalidOption(
+                "woodbury keeps the part of b outside the eigenvectors as b/λ and needs λ > 0.",
+                given=f"hessian_perturbation={value}",
+            )
+
     system = LinearSystem(
         InversionMethod.Arnoldi,
         model,
@@ -113,16 +124,10 @@ def solve_arnoldi(
         expected_products=EXPECTED_RESTARTS * dimension + 1,
         each_rhs=False,
         rows=1,
+        check=check_damping,
         callback=callback,
         progress=progress,
     )
-    # Before anything is computed: the inverse on a span knows one λ only.
-    damping = system.scalar_damping()
-    if woodbury and not damping > 0:
-        raise InvalidOption(
-            "woodbury keeps the part of b outside the eigenvectors as b/λ and needs λ > 0.",
-            given=f"hessian_perturbation={damping}",
-        )
     restarts, errors = 0, None
     status = TerminationStatus.Approximate
     if low_rank_representation is None:

@@ -71,11 +71,10 @@ def solve_auto(
         InvalidInput: See :func:`solvers.solve_hvp`.
     """
     options = checked_options(InversionMethod.Auto, rtol=rtol, atol=atol, maxiter=maxiter, seed=seed)
-    problem = Problem.of(model, training_data)
     system = LinearSystem(
         InversionMethod.Auto,
         model,
-        problem,
+        training_data,
         b,
         hessian_perturbation,
         options=options,
@@ -85,6 +84,7 @@ def solve_auto(
         callback=callback,
         progress=progress,
     )
+    problem = system.problem
     wanted = system.tolerance(rtol).rtol
     probe, stop = probe_spectrum(system, PROBES, seed, least=PROBES)
     choice = Choice(system, probe, wanted, maxiter)

@@ -13,7 +13,7 @@ from solvers.block_cg import BlockCg
 from solvers.certificate import Tolerance
 from solvers.checkpoint import Checkpoints
 from solvers.damping import Perturbation
-from solvers.preconditioners import preconditioner_for
+from solvers.preconditioners import check_preconditioner, preconditioner_for
 from solvers.preconditioners.recycled import recycled_preconditioner
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
@@ -108,6 +108,7 @@ def solve_cg(
         options={**options, "x0": None if x0 is None else list(x0.shape)},
         expected_products=_expected_products(b, maxiter),
         each_rhs=False,
+        check=check_preconditioner(preconditioner, preconditioner_rank, model.num_params),
         callback=callback,
         progress=progress,
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ihvp.methods import InversionMethod, TerminationStatus
+from ihvp.perturbation import check_scale
 from solvers.certificate import Ending, Tolerance
 from solvers.checkpoint import Checkpoints, SolverState, check_resume, endings_from, endings_to, identity_of
 from solvers.damping import Perturbation
@@ -72,6 +73,8 @@ def solve_lissa(
         apart, as a share of ‖x‖; None for one series).
 
     Raises:
+        InvalidOption: The scale is so small for λ alone, or dampen so large, that the series would diverge. One that
+            is too small for H shows while it runs, and the certificate says what would do.
         InvalidInput: See :func:`solvers.solve_hvp`.
     """
     options = checked_options(
@@ -85,6 +88,7 @@ def solve_lissa(
         hessian_perturbation,
         options={**options, "h0": None if h0 is None else list(h0.shape)},
         expected_products=1,
+        check=lambda damping: check_scale(scale, dampen, damping.largest),
         callback=callback,
         progress=progress,
     )

@@ -11,7 +11,7 @@ from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.checkpoint import Checkpoints
 from solvers.damping import Perturbation
 from solvers.minres_iteration import MinresIteration
-from solvers.preconditioners import preconditioner_for
+from solvers.preconditioners import check_preconditioner, preconditioner_for
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
@@ -90,6 +90,7 @@ def solve_minres(
         hessian_perturbation,
         options={**options, "x0": None if x0 is None else list(x0.shape)},
         expected_products=min(EXPECTED_ITERATIONS, maxiter or EXPECTED_ITERATIONS),
+        check=check_preconditioner(preconditioner, preconditioner_rank, model.num_params),
         callback=callback,
         progress=progress,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending
-from solvers.damping import Perturbation
+from solvers.damping import Damping, Perturbation
 from solvers.progress import Callback
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
@@ -76,15 +76,10 @@ def solve_nystrom(
         expected_products=size,
         each_rhs=False,
         rows=size,
+        check=_check_damping,
         callback=callback,
         progress=progress,
     )
-    if not system.damping > 0:
-        raise InvalidOption(
-            "nystrom divides by λ outside its sketch and needs λ > 0.",
-            given=f"hessian_perturbation={system.damping}",
-            hint="cg and minres solve with λ = 0; preconditioner='nystrom' uses the same sketch.",
-        )
     k = system.rhs.shape[0]
     tolerance = system.tolerance(rtol)
     sketch, stop = nystrom_sketch(system, size, seed)
@@ -103,6 +98,16 @@ def solve_nystrom(
         rank=sketch.values.shape[0],
         shift=sketch.shift,
     )
+
+
+def _check_damping(damping: Damping) -> None:
+    value = damping.one_for("nystrom")
+    if not value > 0:
+        raise InvalidOption(
+            "nystrom divides by λ outside its sketch and needs λ > 0.",
+            given=f"hessian_perturbation={value}",
+            hint="cg and minres solve with λ = 0; preconditioner='nystrom' uses the same sketch.",
+        )
 
 
 def _apply_inverse(system: LinearSystem, sketch: NystromSketch) -> Tensor:

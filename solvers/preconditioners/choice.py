@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from ihvp.errors import InvalidOption
 from ihvp.methods import Preconditioning
-from solvers.kronecker import kronecker_inverse
+from solvers.damping import Damping
+from solvers.kronecker import kronecker_inverse, require_damping
 from solvers.preconditioners.deflation import deflation_preconditioner
 from solvers.preconditioners.jacobi import jacobi_preconditioner
 from solvers.preconditioners.nystrom import nystrom_preconditioner
@@ -17,7 +18,7 @@ from solvers.sketch import DEFAULT_RANK
 if TYPE_CHECKING:
     from solvers.system import LinearSystem
 
-__all__ = ["DEFAULT_RANK", "preconditioner_for"]
+__all__ = ["DEFAULT_RANK", "check_preconditioner", "preconditioner_for"]
 
 Builder = Callable[["LinearSystem", int, int], Preconditioner | None]
 
@@ -34,6 +35,38 @@ BUILDERS: Final[dict[Preconditioning, Builder]] = {
 LOW_RANK: Final = (Preconditioning.Nystrom, Preconditioning.Deflation)
 
 
+def check_preconditioner(kind: str | None, rank: int | None, num_params: int) -> Callable[[Damping], None]:
+    """Checks what is asked for, before the data are gone through.
+
+    Args:
+        kind: A :class:`Preconditioning` or its value; None for none.
+        rank: Eigenpairs of the low-rank ones, if given.
+        num_params: The length p of a vector.
+
+    Returns:
+        Refuses a λ that the preconditioner cannot do with.
+
+    Raises:
+        InvalidOption: It does not fit; says why.
+    """
+    if rank is not None and kind not in LOW_RANK:
+        raise InvalidOption(
+            "preconditioner_rank acts on a low-rank preconditioner only.",
+            given=f"preconditioner={kind}, preconditioner_rank={rank}",
+            allowed="preconditioner " + " or ".join(k.value for k in LOW_RANK),
+        )
+    if rank is not None and rank > num_params:
+        raise InvalidOption(
+            "preconditioner_rank exceeds the number of parameters.", given=str(rank), allowed=f"1 to {num_params}"
+        )
+
+    def check(damping: Damping) -> None:
+        if kind in ("kfac", "ekfac"):
+            require_damping(kind, damping.of_parameters)
+
+    return check
+
+
 def preconditioner_for(system: LinearSystem, kind: str | None, rank: int | None, seed: int) -> Preconditioner | None:
     """The preconditioner of this name for H + λI.
 
@@ -44,20 +77,9 @@ def preconditioner_for(system: LinearSystem, kind: str | None, rank: int | None,
         seed: Random numbers.
 
     Raises:
-        InvalidOption: It does not fit the system; says why.
+        InvalidOption: It does not fit the system; :func:`check_preconditioner` says so earlier.
     """
-    if rank is not None and kind not in LOW_RANK:
-        raise InvalidOption(
-            "preconditioner_rank acts on a low-rank preconditioner only.",
-            given=f"preconditioner={kind}, preconditioner_rank={rank}",
-            allowed="preconditioner " + " or ".join(k.value for k in LOW_RANK),
-        )
     if kind is None:
         return None
-    p = system.operator.size
-    most = max(1, p // 2)
-    if rank is not None and rank > p:
-        raise InvalidOption(
-            "preconditioner_rank exceeds the number of parameters.", given=str(rank), allowed=f"1 to {p}"
-        )
+    most = max(1, system.operator.size // 2)
     return BUILDERS[Preconditioning(kind)](system, min(DEFAULT_RANK, most) if rank is None else rank, seed)

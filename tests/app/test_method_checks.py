@@ -99,6 +99,31 @@ def test_the_other_methods_take_a_lambda_by_parameter(service: Service, method: 
     assert submit(service, method=method, hessian_perturbation={"*": 0.1, "bias": 0.2}).status_code == 202
 
 
+def test_a_pattern_that_another_overrides_decides_nothing(service: Service) -> None:
+    overridden = {"*": 0.0, "weight": 0.1, "bias": 0.2}
+    assert submit(service, method="kfac", hessian_perturbation=overridden).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("options", "perturbation", "option", "allowed"),
+    [
+        ({"scale": 0.05}, 0.1, "scale", "more than 0.05"),
+        ({"scale": 0.09, "dampen": 1.0}, 0.1, "scale", "more than 0.1"),
+        ({"scale": 10.0}, {"*": 0.1, "bias": 20.0}, "scale", "more than 10"),
+        ({"dampen": 2.0}, 0.1, "dampen", "0 ≤ dampen < 2"),
+    ],
+)
+def test_a_series_that_must_diverge_is_refused(
+    service: Service, options: dict[str, Any], perturbation: Any, option: str, allowed: str
+) -> None:
+    changes = {"method": "lissa", "options": options, "hessian_perturbation": perturbation}
+    found = problem(submit(service, **changes), 422, "invalid_option")
+    assert f"{option!r} of method 'lissa'" in found["message"]
+    assert found["allowed"].startswith(allowed)
+    problem(submit(service, dry_run=True, **changes), 422, "invalid_option")
+    assert submit(service, method="lissa", hessian_perturbation=100.0).status_code == 202  # a scale is found
+
+
 # --- options
 
 

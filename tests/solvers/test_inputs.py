@@ -92,6 +92,60 @@ def test_a_dense_hessian_beyond_the_budget_says_the_bytes_and_names_cg() -> None
     assert solve(torch.ones(6), "direct", memory_budget=needed).x.shape == (6,)
 
 
+class Untouched:
+    """Data that must not be gone through."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("the data were gone through before the fault was told")
+
+
+METHODS = ["direct", "cg", "minres", "lissa", "arnoldi", "nystrom", "kfac", "ekfac", "datainf", "auto"]
+FAULTS: list[tuple[str, dict[str, Any], Any, str]] = [
+    *((method, {}, -0.1, "must be a finite number that is not negative") for method in METHODS),
+    *((method, {}, {"*": 0.1, "weight": -1.0}, "for 'weight' must be a finite number") for method in METHODS),
+    *(
+        (method, {}, {"*": 0.1, "2.*": 1.0}, r"matches no parameter\. Given: 2\.\*\. Allowed: weight")
+        for method in METHODS
+    ),
+    *((method, {}, {"weigh": 0.1}, "matches no parameter") for method in METHODS),
+    *((method, {}, 0.0, "needs λ > 0") for method in ("nystrom", "kfac", "ekfac", "datainf")),
+    ("arnoldi", {"woodbury": True}, 0.0, "needs λ > 0"),
+    ("cg", {"preconditioner": "kfac"}, 0.0, "kfac needs λ > 0"),
+    ("minres", {"preconditioner": "ekfac"}, {"*": 0.0}, "ekfac needs λ > 0"),
+    ("nystrom", {"rank": 7}, 0.1, "rank exceeds the number of parameters.*Given: 7.*1 to 6"),
+    ("arnoldi", {"rank_estimate": 7}, 0.1, "rank_estimate exceeds the number of parameters.*Given: 7.*1 to 6"),
+    ("cg", {"preconditioner": "nystrom", "preconditioner_rank": 7}, 0.1, "preconditioner_rank exceeds.*1 to 6"),
+    ("minres", {"preconditioner": "deflation", "preconditioner_rank": 7}, 0.1, "preconditioner_rank exceeds.*1 to 6"),
+    ("cg", {"preconditioner_rank": 3}, 0.1, "acts on a low-rank preconditioner only"),
+    ("minres", {"preconditioner": "kfac", "preconditioner_rank": 3}, 0.1, "acts on a low-rank preconditioner only"),
+    ("lissa", {"scale": 0.05}, 0.1, r"'scale'.*diverge.*Given: scale=0\.05 with λ=0\.1.*more than 0\.05"),
+    ("lissa", {"scale": 0.09, "dampen": 1.0}, 0.1, r"'scale'.*and dampen=1.*more than 0\.1"),
+    ("lissa", {"scale": 10.0}, {"*": 0.1, "weight": 20.0}, r"with λ=20.*scale=None"),
+    ("lissa", {"dampen": 2.0}, 0.1, "'dampen'.*diverge.*Given: 2"),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "damping", "message"), FAULTS)
+def test_faults_that_need_no_data_are_told_before_any_work(
+    method: str, options: dict[str, Any], damping: Any, message: str
+) -> None:
+    case = logistic(F64)
+    with pytest.raises(InvalidInput, match=message):
+        solve_hvp(method, case.model, Untouched(), torch.ones(6), hessian_perturbation=damping, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_right_hand_side_that_does_not_fit_is_told_before_any_work(method: str) -> None:
+    case = logistic(F64)
+    with pytest.raises(RhsShapeMismatch):
+        solve_hvp(method, case.model, Untouched(), torch.ones(5), hessian_perturbation=0.1)
+
+
+@pytest.mark.parametrize("method", ["kfac", "ekfac", "datainf", "nystrom", "lissa", "minres"])
+def test_a_lambda_that_is_to_be_chosen_is_taken(method: str) -> None:
+    assert solve(torch.ones(6), method, damping="auto").info["hessian_perturbation"] > 0
+
+
 class TestData:
     def model(self) -> TorchTwiceDifferentiable:
         return TorchTwiceDifferentiable(nn.Linear(2, 1, bias=False), nn.MSELoss())
