@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.curves.growth import BUDGET, slope
 from benchmarks.results import FOLDER, best
 from benchmarks.rows import ROWS
 
@@ -20,7 +21,7 @@ DPI: Final = 150
 
 
 def draw_plots(results: dict[str, Any], folder: Path = FOLDER / "plots") -> None:
-    """Writes the plots for which there are numbers: time, residuals, growth, right-hand sides."""
+    """Writes the plots for which there are numbers; those of ``benchmarks.report_curves.PLOTS``."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -32,9 +33,13 @@ def draw_plots(results: dict[str, Any], folder: Path = FOLDER / "plots") -> None
         return
     folder.mkdir(parents=True, exist_ok=True)
     _residuals(rows, folder / "residual-against-time.png")
-    _right_hand_sides(rows, folder / "right-hand-sides.png")
     _ratios(rows, folder / "speed-up.png")
-    _growth(rows, folder / "growth.png")
+    _right_hand_sides(rows, folder / "right-hand-sides.png")
+    _time_against_points(rows, folder / "time-against-points.png")
+    _memory_against_points(rows, folder / "memory-against-points.png")
+    _time_against_parameters(rows, folder / "time-against-parameters.png")
+    _products(rows, folder / "products.png")
+    _coalescing(results.get("coalescing"), folder / "coalescing.png")
 
 
 def _panels(names: list[str], height: float = 3.0) -> tuple[Any, list[Any]]:
@@ -96,38 +101,6 @@ def _residuals(rows: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _right_hand_sides(rows: dict[str, Any], path: Path) -> None:
-    figure, axes = _panels(list(rows))
-    for axis, (name, part) in zip(axes, rows.items(), strict=True):
-        for ours, which, style in (
-            (True, "cold", "-"),
-            (True, "warm", "--"),
-            (False, "cold", "-"),
-            (False, "warm", "--"),
-        ):
-            points = []
-            for key, cell in part["cells"].items():
-                dtype, count = key.split("/")
-                found = best(cell, which, ours=ours)
-                if dtype == "float32" and found:
-                    points.append((int(count), found[1] / int(count)))
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    linestyle=style,
-                    marker="o",
-                    markersize=4,
-                    color=OURS if ours else "#1f4e79",
-                    label=f"{'ihvp' if ours else 'fastest peer'}, {which}",
-                )
-        axis.set(xscale="log", yscale="log", title=name, xlabel="right-hand sides", ylabel="seconds each")
-        axis.set_xticks([1, 16, 64], ["1", "16", "64"])
-        axis.minorticks_off()
-    _legend(figure, axes[0])
-    figure.suptitle("Time a right-hand side, when many are solved together (float32)")
-    _save(figure, path)
-
-
 def _ratios(rows: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -156,24 +129,120 @@ def _ratios(rows: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _growth(rows: dict[str, Any], path: Path) -> None:
+def _right_hand_sides(rows: dict[str, Any], path: Path) -> None:
+    lines = {}
+    for name, found in _curves(rows, "right_hand_sides").items():
+        one = next((at["seconds"] for at in found if at["count"] == 1), None)
+        if one is not None:
+            lines[name] = [(at["count"], at["count"] * one / at["seconds"]) for at in found]
+    labels = {"xlabel": "right-hand sides k", "ylabel": "times faster than k solves of one"}
+    _lines(lines, path, "Right-hand sides solved together (cold, cg, float32)", reference=None, **labels)
+
+
+def _time_against_points(rows: dict[str, Any], path: Path) -> None:
+    lines = {
+        name: [(at["points"], at["seconds"] / at["iterations"]) for at in found]
+        for name, found in _curves(rows, "points").items()
+    }
+    labels = {"xlabel": "points n", "ylabel": "seconds an iteration"}
+    _lines(lines, path, "Time against n: cg, 16 right-hand sides, float32", reference="∝ n", **labels)
+
+
+def _time_against_parameters(rows: dict[str, Any], path: Path) -> None:
+    lines = {
+        name: [(at["parameters"], at["seconds"]) for at in found]
+        for name, found in _curves(rows, "parameters").items()
+    }
+    labels = {"xlabel": "parameters p", "ylabel": "seconds a product"}
+    _lines(lines, path, "Time against p: one Hessian-vector product, float32", reference="∝ p", **labels)
+
+
+def _memory_against_points(rows: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    if not any(part["curves"].get("points") for part in rows.values()):
+    found = {name: at for name, at in _curves(rows, "points").items() if all("base_bytes" in point for point in at)}
+    if not found:
         return
-    figure, (time, memory, width) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for index, (name, part) in enumerate(rows.items()):
-        points, parameters = part["curves"].get("points") or [], part["curves"].get("parameters") or []
-        style = {"color": f"C{index}", "marker": "o", "markersize": 4, "label": name}
-        if points:
-            n = [at["points"] for at in points]
-            time.plot(n, [at["seconds"] for at in points], **style)
-            memory.plot(n, [at["peak_bytes"] / 2**20 for at in points], **style)
-        if parameters:
-            width.plot([at["parameters"] for at in parameters], [at["seconds"] for at in parameters], **style)
-    time.set(xscale="log", yscale="log", xlabel="points n", ylabel="seconds", title="Cold solve, 16 right-hand sides")
-    memory.set(xscale="log", ylim=(0, None), xlabel="points n", ylabel="MiB", title="Peak memory of the process")
-    width.set(xscale="log", yscale="log", xlabel="parameters p", ylabel="seconds", title="One product")
-    width.set_visible(bool(width.lines))
-    time.legend(frameon=False, fontsize=7)
+    figure, axis = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    for name, at in found.items():
+        extra = [(point["peak_bytes"] - point["base_bytes"]) / 2**20 for point in at]
+        axis.plot([point["points"] for point in at], extra, marker="o", markersize=4, label=name)
+    axis.axhline(BUDGET / 2**20, color="black", linestyle=":", linewidth=1, label="budget")
+    axis.set(xscale="log", ylim=(0, None), xlabel="points n", ylabel="MiB on top of model and data")
+    axis.set_title("Peak memory against n, at a stated budget", fontsize=9)
+    axis.legend(frameon=False, fontsize=7)
+    _save(figure, path)
+
+
+def _products(rows: dict[str, Any], path: Path) -> None:
+    found = _curves(rows, "products")
+    if not found:
+        return
+    figure, axes = _panels(list(found))
+    for axis, (name, blocks) in zip(axes, found.items(), strict=True):
+        strategies = list(next(iter(blocks.values()))["strategies"])
+        for number, (block, measured) in enumerate(blocks.items()):
+            costs = [measured["strategies"].get(strategy) for strategy in strategies]
+            places = [place + 0.4 * number for place in range(len(strategies))]
+            heights = [cost if isinstance(cost, float) else 0.0 for cost in costs]
+            axis.bar(places, heights, 0.38, label=f"{block} at a time", color=("#1f4e79", "#5b9bd5")[number % 2])
+        axis.set_xticks([place + 0.2 for place in range(len(strategies))], strategies, fontsize=7)
+        axis.set(title=name, ylabel="gradients a vector")
+        axis.grid(visible=False, axis="x")
+    _legend(figure, axes[0])
+    _save(figure, path)
+
+
+def _coalescing(part: dict[str, Any] | None, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    if not part:
+        return
+    networks = part["networks"]
+    figure, axis = plt.subplots(figsize=(5.8, 3.6), layout="constrained")
+    ways = list(networks[0]["ways"])
+    for number, way in enumerate(ways):
+        places = [place + 0.27 * number for place in range(len(networks))]
+        heights = [network["ways"][way]["median"] for network in networks]
+        bars = axis.bar(places, heights, 0.25, label=way, color=(OURS, "#5b9bd5", "#9a9a9a")[number % 3])
+        if number:
+            fast = [network["ways"][ways[0]]["median"] for network in networks]
+            axis.bar_label(
+                bars, [f"{slow / quick:.1f}×" for slow, quick in zip(heights, fast, strict=True)], fontsize=7
+            )
+    axis.set_xticks([place + 0.27 for place in range(len(networks))], [f"p = {n['parameters']:,}" for n in networks])
+    axis.set(yscale="log", ylabel="seconds until the last result")
+    axis.set_title("64 queued jobs of one right-hand side on one model", fontsize=9)
+    axis.grid(visible=False, axis="x")
+    axis.legend(frameon=False, fontsize=7)
+    _save(figure, path)
+
+
+def _curves(rows: dict[str, Any], name: str) -> dict[str, Any]:
+    """One curve of all rows that have it."""
+    return {row: part["curves"][name] for row, part in rows.items() if part["curves"].get(name)}
+
+
+def _lines(
+    lines: dict[str, list[tuple[float, float]]], path: Path, title: str, *, reference: str | None, **labels: str
+) -> None:
+    """A line a row on logarithmic axes, with what linear growth would look like where ``reference`` names it."""
+    import matplotlib.pyplot as plt
+
+    lines = {name: pairs for name, pairs in lines.items() if pairs}
+    if not lines:
+        return
+    figure, axis = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    for name, pairs in lines.items():
+        found = slope(pairs)
+        label = f"{name}, slope {found:.2f}" if reference and found is not None else name
+        axis.plot(*zip(*pairs, strict=True), marker="o", markersize=4, label=label)
+    if reference is not None:
+        every = [x for pairs in lines.values() for x, _ in pairs]
+        x, y = next(iter(lines.values()))[0]
+        ends = (min(every), max(every))
+        axis.plot(ends, [y * end / x for end in ends], color="black", linestyle=":", linewidth=1, label=reference)
+    axis.set(xscale="log", yscale="log", **labels)
+    axis.set_title(title, fontsize=9)
+    axis.legend(frameon=False, fontsize=7)
     _save(figure, path)

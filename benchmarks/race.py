@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,23 +18,37 @@ __all__ = ["Cell", "Entry", "race"]
 
 REPEATS: Final = 3
 QUICK_REPEATS: Final = 1
-SLOW: Final = 2.0
-"""Seconds of a cold solve from which one run is all there is."""
-LIMIT: Final = 15.0
-"""Seconds that a solve may take."""
+LIMIT: Final = 30.0
+"""Seconds that a solve may take at most."""
+BEHIND: Final = 8.0
+"""How many times longer than the fastest of its side (ours, the peers) so far a solve may take."""
+LEAST_LIMIT: Final = 5.0
+"""Seconds that every solve may take."""
+CLOSE: Final = 1.5
+"""Who needs more times as long as the fastest of its side, cold and warm, is not run again: it decides no ratio."""
 TIGHTENINGS: Final = 3
 """Times that a contestant whose solution misses the tolerance is asked again for less."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row in one dtype with one number of right-hand sides."""
+    """A row in one dtype with one number of right-hand sides.
+
+    Attributes:
+        folder: The problem's files.
+        dtype: By its name.
+        count: Right-hand sides.
+        threads: Of each contestant.
+        quick: Whether nothing is repeated.
+        limit: Seconds that a solve may take at most.
+    """
 
     folder: Path
     dtype: str
     count: int
     threads: int
     quick: bool
+    limit: float = LIMIT
 
 
 @dataclass
@@ -50,6 +65,7 @@ class Entry:
         remark: Why there is no time, or the tolerance was not met.
         predicted: Seconds that the solve would have taken, by extrapolation, where it was not run.
         facts: What it says about its last solves.
+        spent: Seconds that all its runs took in this cell, with starts and judging.
     """
 
     cold: list[float]
@@ -61,6 +77,7 @@ class Entry:
     remark: str | None = None
     predicted: float | None = None
     facts: dict[str, Any] | None = None
+    spent: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with medians."""
@@ -89,33 +106,62 @@ def race(
     """
     judge = Judge(cell.folder, DTYPES[cell.dtype], cell.count)
     entries: dict[str, Entry] = {}
-    for contestant in CONTESTANTS:
+    for number, contestant in enumerate(CONTESTANTS, 1):
+        began = time.monotonic()
         if contestant.adapter in missing:
             entry = Entry([], [], remark=missing[contestant.adapter])
         else:
-            entry = _skipped(contestant, cell, earlier) or _first(
-                contestant, cell, servers[contestant.adapter], judge, earlier
+            limit = _limit(cell, contestant, entries)
+            entry = _skipped(contestant, cell, earlier, limit) or _first(
+                contestant, cell, servers[contestant.adapter], judge, earlier, limit
             )
+        entry.spent = time.monotonic() - began
         entries[contestant.name] = entry
-        tell(_line(contestant, entry))
-    for _ in range((QUICK_REPEATS if cell.quick else REPEATS) - 1):
-        for contestant in CONTESTANTS:
+        tell(f"  {number}/{len(CONTESTANTS)} {_line(contestant, entry)} ({entry.spent:.0f} s)")
+    again = [contestant for contestant in CONTESTANTS if _decides(contestant, entries)]
+    for repeat in range(2, 1 + (QUICK_REPEATS if cell.quick else REPEATS)):
+        tell(f"  repeat {repeat} of {REPEATS}: {', '.join(contestant.name for contestant in again)}")
+        # Every other round backwards, so that whoever follows a hot neighbour is not always the same.
+        for contestant in again if repeat % 2 else reversed(again):
+            began = time.monotonic()
             entry = entries[contestant.name]
-            if not entry.cold or entry.cold[0] > SLOW or entry.rtol is None:
-                continue
-            report = servers[contestant.adapter].run(_job(contestant, cell, entry.rtol))
+            assert entry.rtol is not None
+            report = servers[contestant.adapter].run(_job(contestant, cell, entry.rtol, cell.limit))
             if report["status"] == "ok":
                 entry.cold.append(report["cold"])
                 entry.warm.append(report["warm"])
+            entry.spent += time.monotonic() - began
     return {name: entry.as_dict() for name, entry in entries.items()}
 
 
-def _skipped(contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str, Any]] | None) -> Entry | None:
-    """An entry by extrapolation, where fewer right-hand sides were already too many."""
+def _fastest(which: str, entries: Mapping[str, Entry], *, ours: bool) -> float:
+    """The least seconds of a side in its first runs, of those that met the tolerance; infinite if none has yet."""
+    side = [entry for contestant in CONTESTANTS if contestant.ours == ours and (entry := entries.get(contestant.name))]
+    return min((getattr(entry, which)[0] for entry in side if entry.reached), default=math.inf)
+
+
+def _limit(cell: Cell, contestant: Contestant, entries: Mapping[str, Entry]) -> float:
+    """Seconds for a solve: who cannot decide a ratio any more is not waited for."""
+    return min(cell.limit, max(LEAST_LIMIT, BEHIND * _fastest("cold", entries, ours=contestant.ours)))
+
+
+def _decides(contestant: Contestant, entries: Mapping[str, Entry]) -> bool:
+    """Whether it is the fastest of its side, cold or warm, or close to it."""
+    entry = entries[contestant.name]
+    return entry.reached and any(
+        getattr(entry, which)[0] <= CLOSE * _fastest(which, entries, ours=contestant.ours)
+        for which in ("cold", "warm")
+    )
+
+
+def _skipped(
+    contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str, Any]] | None, limit: float
+) -> Entry | None:
+    """An entry by extrapolation, where fewer right-hand sides were already too many; only of who solves one by one."""
     before = (earlier or {}).get(contestant.name)
-    if not before or contestant.ours:
+    if not before or not contestant.one_by_one:
         return None
-    growth = cell.count / before["count"] if contestant.one_by_one else 1.0
+    growth = cell.count / before["count"]
     if before["cold_median"] is not None:
         # The set-up does not grow.
         predicted = before["cold_median"] + (growth - 1) * before["warm_median"]
@@ -123,22 +169,31 @@ def _skipped(contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str,
         predicted = before["predicted"] * growth
     else:
         return Entry([], [], remark=before["remark"])
-    if predicted <= LIMIT:
+    if predicted <= limit:
         return None
-    return Entry([], [], predicted=predicted, remark=f"> {LIMIT:.0f} s")
+    return Entry([], [], predicted=predicted, remark=_too_long(limit))
+
+
+def _too_long(limit: float) -> str:
+    return f"> {limit:.0f} s"
 
 
 def _first(
-    contestant: Contestant, cell: Cell, server: Server, judge: Judge, earlier: Mapping[str, dict[str, Any]] | None
+    contestant: Contestant,
+    cell: Cell,
+    server: Server,
+    judge: Judge,
+    earlier: Mapping[str, dict[str, Any]] | None,
+    limit: float,
 ) -> Entry:
     asked = TOLERANCES[cell.dtype]
     rtol = ((earlier or {}).get(contestant.name) or {}).get("rtol") or asked
     entry = Entry([], [])
     for _ in range(TIGHTENINGS):
-        job = _job(contestant, cell, rtol)
+        job = _job(contestant, cell, rtol, limit)
         report = server.run(job)
         if report["status"] != "ok":
-            remark = f"> {LIMIT:.0f} s" if report["status"] == "too long" else report["status"]
+            remark = _too_long(limit) if report["status"] == "too long" else report["status"]
             if not entry.cold:
                 return Entry([], [], remark=remark)
             entry.remark = f"stops at {entry.residual:.1e}; asked for less: {remark}"
@@ -161,14 +216,14 @@ def _first(
     return entry
 
 
-def _job(contestant: Contestant, cell: Cell, rtol: float) -> dict[str, Any]:
+def _job(contestant: Contestant, cell: Cell, rtol: float, limit: float) -> dict[str, Any]:
     return {
         "problem": str(cell.folder),
         "dtype": cell.dtype,
         "count": cell.count,
         "rtol": rtol,
         "settings": contestant.settings,
-        "limit": LIMIT,
+        "limit": limit,
         "warm": True,
         "out": str(Path(f".bench/runs/{contestant.adapter}").absolute()),
         "threads": cell.threads,
@@ -177,6 +232,6 @@ def _job(contestant: Contestant, cell: Cell, rtol: float) -> dict[str, Any]:
 
 def _line(contestant: Contestant, entry: Entry) -> str:
     if not entry.cold:
-        return f"  {contestant.name}: {entry.remark}"
+        return f"{contestant.name}: {entry.remark}"
     residual = "not finite" if entry.residual is None else f"{entry.residual:.1e}"
-    return f"  {contestant.name}: cold {entry.cold[0]:.2f} s, warm {entry.warm[0]:.2f} s, residual {residual}"
+    return f"{contestant.name}: cold {entry.cold[0]:.2f} s, warm {entry.warm[0]:.2f} s, residual {residual}"

@@ -1,150 +1,228 @@
-"""``results.md``: the table, what the bars ask for, and row by row why one is missed."""
+"""``results.md``: a table a row, what the bars ask for and why one is missed, and all that else was measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.report_curves import coalescing_section, curve_sections, plot_section
 from benchmarks.results import FOLDER, best
 from benchmarks.rows import ROWS, TOLERANCES
+from benchmarks.schedule import minutes
+from benchmarks.wording import minimum_table, named, seconds, times
 
-__all__ = ["BARS", "explain_miss", "write_report"]
+__all__ = ["BARS", "explain_miss", "row_lines", "write_report"]
 
 BARS: Final = {"cold": 3.0, "warm": 10.0}
 """How many times faster than the fastest peer a solve has to be."""
+HEADER: Final = (
+    "dtype",
+    "right-hand sides",
+    "fastest peer",
+    "its cold",
+    "its warm",
+    "ihvp",
+    "cold",
+    "warm",
+    "× cold",
+    "× warm",
+)
 
 INTRODUCTION: Final = """# Benchmark
 
-Made by `make bench`; `make bench ROW=digits-mlp` renews one row.
+How long does it take to solve (H + λI) x = b for a trained network, here and with the libraries that do the same?
+Made by `make bench`; `make bench ROW=digits-mlp` renews one row. All numbers come from `results.json`.
 
-Every contestant gets the same files: weights, data, λ, right-hand sides (gradients of test points' losses) and
-tolerance. It runs in an environment of its own with all cores, in a process forked after all imports, lazy ones too.
-**Cold** is the first solve on a model, with all set-up. **Warm** is the second solve, with other right-hand sides, on
-whatever the library kept of the first. One judge recomputes the residual of the solutions in float64 (of 64, every
-fourth), with an operator of its own; a contestant that misses the tolerance is run again with a smaller one until it
-meets it. Runs are interleaved, seconds are medians. Ratios are against the fastest peer of each column.
-The tolerances are {tolerances}, as the service has them by default. To reach: cold ≥ {cold:g}×, warm ≥ {warm:g}×.
+* **Cold** is the first solve on a model, with all set-up; **warm** the second one, with other right-hand sides, on
+  whatever the library kept of the first.
+* **×** is how many times faster ihvp is than the fastest peer of that column; bold where the bar is met (cold ≥
+  {cold:g}×, warm ≥ {warm:g}×). Below 1, the peer is faster.
+* Every contestant gets the same files: weights, data, λ, right-hand sides (gradients of test points' losses) and
+  tolerance: a relative residual of {tolerances}. One judge recomputes it in float64 with an
+  operator of its own (of 64 solutions, every fourth). Who misses the tolerance is run again with a smaller one until
+  it is met; who never meets it cannot be the fastest.
+* Each contestant runs in an environment of its own with all cores, each solve in a process forked after all imports,
+  lazy ones too. Seconds are medians; repeats are interleaved, for the fastest of each side and who is close to it. A
+  solve that takes more than {behind:g} times as long as the fastest of its side is stopped.
 """
 
 
 def write_report(results: dict[str, Any], folder: Path = FOLDER) -> None:
-    """Renders all rows there are."""
-    tolerances = " and ".join(f"{rtol:g} in {dtype}" for dtype, rtol in TOLERANCES.items())
-    parts = [INTRODUCTION.format(tolerances=tolerances, **BARS)]
-    named = [name for name in ROWS if name in results["rows"]]
-    parts += [_summary(results["rows"], named)]
-    parts += [_row(name, results["rows"][name]) for name in named]
-    (folder / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    """Renders all there is."""
+    from benchmarks.race import BEHIND
+
+    tolerances = ", ".join(f"{rtol:g} in {dtype}" for dtype, rtol in TOLERANCES.items())
+    rows = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
+    parts = [INTRODUCTION.format(tolerances=tolerances, behind=BEHIND, **BARS), _bars(rows)]
+    parts += [_row(name, part) for name, part in rows.items()]
+    parts += [coalescing_section(results.get("coalescing")), curve_sections(rows), plot_section(folder / "plots")]
+    parts += [_time(results.get("seconds", {})), _details(rows)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
+
+
+def row_lines(part: dict[str, Any]) -> list[list[str]]:
+    """The table of a row, a line a cell, in the columns of the header."""
+    lines = []
+    for key, cell in part["cells"].items():
+        dtype, count = key.split("/")
+        peers = {which: best(cell, which, ours=False) for which in BARS}
+        ours = {which: best(cell, which, ours=True) for which in BARS}
+        lines.append(
+            [
+                dtype,
+                count,
+                named(peers.values()),
+                *(_time_of(peers[which]) for which in BARS),
+                named(ours.values()),
+                *(_time_of(ours[which]) for which in BARS),
+                *(_ratio(ours[which], peers[which], BARS[which]) for which in BARS),
+            ]
+        )
+    return lines
 
 
 def explain_miss(cell: dict[str, dict[str, Any]], which: str) -> str | None:
-    """Why a bar is missed in a cell, from what the fastest of ours said about its time; None where it is met."""
+    """Why a bar is missed in a cell, by counts of the fastest of both sides; None where it is met or has no peer."""
     ours, peer = best(cell, which, ours=True), best(cell, which, ours=False)
     if ours is None:
         said = {name: entry["remark"] or "not converged" for name, entry in cell.items() if name.startswith("ihvp")}
         return "none of ours met the tolerance: " + "; ".join(f"{name}: {remark}" for name, remark in said.items())
     if peer is None or peer[1] >= BARS[which] * ours[1]:
         return None
-    facts = cell[ours[0]]["facts"][which]
-    timings = facts["info"].get("timings", {})
-    spent = ", ".join(f"{name} {_seconds(value)}" for name, value in timings.items())
-    strategy = facts["info"].get("strategy", {})
-    how = f"; products by {strategy['product']}" if "product" in strategy else ""
-    return (
-        f"{which} {peer[1] / ours[1]:.1f}× of {BARS[which]:g}×: {ours[0]} needs {facts['iterations']} iterations "
-        f"({spent}{how}), {peer[0]} {cell[peer[0]]['iterations'] or '?'}"
-    )
+    sides = "; ".join(_counts(name, cell[name], which) for name in (ours[0], peer[0]))
+    return f"{which} {times(peer[1] / ours[1])} of {BARS[which]:g}×. {sides}"
 
 
-def _summary(rows: dict[str, Any], named: list[str]) -> str:
-    lines = [
-        (
-            "| row | dtype | right-hand sides | fastest peer | cold | warm "
-            "| ihvp | cold | warm | × cold | × warm | residual |"
-        ),
-        "|---|---|---:|---|---:|---:|---|---:|---:|---:|---:|---:|",
-    ]
-    for name in named:
-        for key, cell in rows[name]["cells"].items():
-            dtype, count = key.split("/")
-            found = {(which, ours): best(cell, which, ours=ours) for which in BARS for ours in (True, False)}
+def _counts(name: str, entry: dict[str, Any], which: str) -> str:
+    """Iterations, products and milliseconds a product of a solve, as far as they can be counted."""
+    facts = entry["facts"][which]
+    info = facts.get("info", {})
+    said = [f"{facts['iterations'] or '?'} iterations"]
+    products = facts.get("products") or info.get("hvps")
+    if products:
+        taken = facts.get("product_seconds")
+        said.append(
+            f"{products:.0f} products" + (f" of {seconds(taken / products)} ({seconds(taken)})" if taken else "")
+        )
+    timings = {
+        part: value for part, value in info.get("timings", {}).items() if value >= 0.01 * entry[f"{which}_median"]
+    }
+    if timings:
+        said.append(", ".join(f"{part} {seconds(value)}" for part, value in timings.items()))
+    if "product" in info.get("strategy", {}):
+        said.append(f"products by {info['strategy']['product']}")
+    return f"{name}, {seconds(entry[f'{which}_median'])}: " + ", ".join(said)
+
+
+def _bars(rows: dict[str, Any]) -> str:
+    """How many cells meet each bar."""
+    lines = []
+    for which, bar in BARS.items():
+        ratios = [
+            peer[1] / ours[1]
+            for part in rows.values()
+            for cell in part["cells"].values()
+            if (ours := best(cell, which, ours=True)) and (peer := best(cell, which, ours=False))
+        ]
+        if ratios:
+            met = sum(ratio >= bar for ratio in ratios)
             lines.append(
-                f"| {name} | {dtype} | {count} | {_names(found, ours=False)} | {_time(found['cold', False])} | "
-                f"{_time(found['warm', False])} | {_names(found, ours=True)} | {_time(found['cold', True])} | "
-                f"{_time(found['warm', True])} | {_ratio(found, 'cold')} | {_ratio(found, 'warm')} | "
-                f"{_residual(cell, found['cold', True])} |"
+                f"* {which} ≥ {bar:g}×: met in {met} of {len(ratios)} cells; "
+                f"the ratios go from {times(min(ratios))} to {times(max(ratios))}."
             )
-    return "\n".join([*lines, ""])
+    return "\n".join(["## The bars", "", *lines, ""]) if lines else ""
 
 
 def _row(name: str, part: dict[str, Any]) -> str:
-    problem, machine = part["problem"], part["machine"]
+    if not part["cells"]:
+        return ""
+    problem = part["problem"]
     lines = [
         f"## {name}",
         "",
-        f"{problem['title']}: p = {problem['p']:,}, n = {problem['n']:,}, λ = {problem['damping']:g}.",
+        (
+            f"{problem['title']}: p = {problem['p']:,} parameters, n = {problem['n']:,} points, "
+            f"λ = {problem['damping']:g}. {problem.get('why', '')}"
+        ).strip(),
         "",
-        _machine(machine) + (" Quick run: one repeat." if part["quick"] else ""),
+        _machine(part["machine"]) + (" Quick run: one repeat." if part["quick"] else ""),
+        "",
+        *minimum_table(HEADER, row_lines(part), left=(0, 2, 5)),
         "",
     ]
-    for key, cell in part["cells"].items():
-        dtype, count = key.split("/")
-        lines += [f"### {dtype}, {count} right-hand sides" if count != "1" else f"### {dtype}, 1 right-hand side", ""]
-        lines += ["| | cold | warm | residual | iterations | |", "|---|---:|---:|---:|---:|---|"]
-        lines += [_entry(contestant, entry) for contestant, entry in cell.items()]
-        misses = [miss for which in BARS if (miss := explain_miss(cell, which))]
-        lines += ["", *(f"* Bar missed: {miss}." for miss in misses), ""]
-    return "\n".join([*lines, *_products(part["curves"]), *_growth(part["curves"])])
+    misses = [
+        f"* {key.replace('/', ', ')}: {miss}."
+        for key, cell in part["cells"].items()
+        for which in BARS
+        if (miss := explain_miss(cell, which))
+    ]
+    absent = {
+        contestant: entry["remark"]
+        for cell in part["cells"].values()
+        for contestant, entry in cell.items()
+        if not entry["cold"] and entry["remark"] and not entry["remark"].startswith(">")
+    }
+    if absent:
+        lines += ["Cannot run this row, or not all of it:", ""]
+        lines += [f"* {contestant}: {_cell(remark)}." for contestant, remark in absent.items()] + [""]
+    if misses:
+        lines += ["Bars missed, and what was counted:", "", *misses, ""]
+    return "\n".join(lines)
 
 
-def _entry(name: str, entry: dict[str, Any]) -> str:
+def _details(rows: dict[str, Any]) -> str:
+    lines = ["## Every contestant", ""]
+    for name, part in rows.items():
+        for key, cell in part["cells"].items():
+            dtype, count = key.split("/")
+            sides = "1 right-hand side" if count == "1" else f"{count} right-hand sides"
+            lines += [f"### {name}, {dtype}, {sides}", ""]
+            header = ("", "cold", "warm", "residual", "iterations", "products", "remark")
+            lines += minimum_table(header, [_entry(*pair) for pair in cell.items()], left=(0, 6))
+            lines += [""]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _entry(name: str, entry: dict[str, Any]) -> list[str]:
     remark = entry["remark"] or ""
     if entry["predicted"] is not None:
         remark = f"{remark} (about {entry['predicted']:.0f} s by extrapolation)"
-    if entry["reached"] and name.startswith("ihvp"):
-        remark = f"{remark} {entry['facts']['cold']['status']}".strip() if remark else ""
-    residual = "" if entry["residual"] is None else f"{entry['residual']:.1e}"
+    facts = (entry["facts"] or {}).get("cold", {})
+    if entry["cold"] and name.startswith("ihvp") and facts.get("status", "converged") != "converged":
+        remark = f"{remark} {facts['status']}".strip()
+    products = facts.get("products") or facts.get("info", {}).get("hvps")
     bold = "**" if name.startswith("ihvp") else ""
-    return (
-        f"| {bold}{name}{bold} | {_seconds(entry['cold_median'])} | {_seconds(entry['warm_median'])} | {residual} | "
-        f"{entry['iterations'] or ''} | {remark.replace('|', '/')} |"
-    )
+    return [
+        f"{bold}{name}{bold}",
+        seconds(entry["cold_median"]),
+        seconds(entry["warm_median"]),
+        "" if entry["residual"] is None else f"{entry['residual']:.1e}",
+        f"{entry['iterations'] or ''}",
+        f"{products:.0f}" if products else "",
+        _cell(remark),
+    ]
 
 
-def _products(curves: dict[str, Any]) -> list[str]:
-    if "products" not in curves:
-        return []
-    names = list(next(iter(curves["products"].values()))["strategies"])
-    lines = ["### Cost of a Hessian-vector product, in gradients", ""]
-    lines += ["| vectors at a time | one gradient | " + " | ".join(names) + " | auto took |"]
-    lines += ["|---:" * (len(names) + 2) + "|---|"]
-    for block, found in curves["products"].items():
-        costs = [
-            f"{cost:.2f}" if isinstance(cost, float) else "–"
-            for cost in (found["strategies"].get(name) for name in names)
-        ]
-        chosen = found["auto"]
-        took = f"{chosen['product']}, {chosen['rows_at_once']} at once" if chosen else "–"
-        lines.append(f"| {block} | {_seconds(found['gradient'])} | " + " | ".join(costs) + f" | {took} |")
-    return [*lines, ""]
-
-
-def _growth(curves: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    if curves.get("points"):
-        lines += ["### Growth with the points (cg, 16 right-hand sides, a budget of 128 MiB)", ""]
-        lines += ["| n | seconds | iterations | peak memory |", "|---:|---:|---:|---:|"]
-        lines += [
-            f"| {at['points']:,} | {_seconds(at['seconds'])} | {at['iterations']} "
-            f"| {at['peak_bytes'] / 2**20:.0f} MiB |"
-            for at in curves["points"]
-        ]
-        lines += [""]
-    if curves.get("parameters"):
-        lines += ["### Growth of a product with the parameters", "", "| p | seconds |", "|---:|---:|"]
-        lines += [f"| {at['parameters']:,} | {_seconds(at['seconds'])} |" for at in curves["parameters"]]
-        lines += [""]
-    return lines
+def _time(spent: dict[str, dict[str, float]]) -> str:
+    """Where the benchmark's own time went, by row."""
+    if not spent:
+        return ""
+    lines = []
+    for row, steps in spent.items():
+        table = {name: taken for name, taken in steps.items() if "/" in name}
+        others = {name.replace("_", " "): taken for name, taken in steps.items() if "/" not in name}
+        lines.append(
+            [
+                row,
+                minutes(sum(table.values())),
+                ", ".join(f"{name} {minutes(taken)}" for name, taken in others.items()),
+                minutes(sum(steps.values())),
+            ]
+        )
+    whole = minutes(sum(sum(steps.values()) for steps in spent.values()))
+    table_lines = minimum_table(("row", "table", "other steps", "together"), lines, left=(0, 2))
+    return "\n".join(["## What a run takes", "", *table_lines, "", f"Altogether {whole} (minutes:seconds).", ""])
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -158,28 +236,17 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
-def _names(found: dict[tuple[str, bool], tuple[str, float] | None], *, ours: bool) -> str:
-    names = dict.fromkeys(pair[0].removeprefix("ihvp ") for which in BARS if (pair := found[which, ours]))
-    return " / ".join(names) or "–"
-
-
-def _ratio(found: dict[tuple[str, bool], tuple[str, float] | None], which: str) -> str:
-    ours, peer = found[which, True], found[which, False]
+def _ratio(ours: tuple[str, float] | None, peer: tuple[str, float] | None, bar: float) -> str:
     if ours is None or peer is None:
         return "–"
     ratio = peer[1] / ours[1]
-    return f"**{ratio:.1f}**" if ratio >= BARS[which] else f"{ratio:.1f}"
+    return f"**{ratio:.1f}**" if ratio >= bar else f"{ratio:.1f}"
 
 
-def _residual(cell: dict[str, dict[str, Any]], ours: tuple[str, float] | None) -> str:
-    return "–" if ours is None else f"{cell[ours[0]]['residual']:.1e}"
+def _time_of(pair: tuple[str, float] | None) -> str:
+    return "–" if pair is None else seconds(pair[1])
 
 
-def _time(pair: tuple[str, float] | None) -> str:
-    return "–" if pair is None else _seconds(pair[1])
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1e3:.1f} ms"
+def _cell(text: str) -> str:
+    """Without what would end a table's cell."""
+    return text.replace("|", "/")

@@ -13,7 +13,11 @@ FILE: Final = "results.json"
 
 
 def read_results(folder: Path = FOLDER) -> dict[str, Any]:
-    """``{"rows": {name: {"machine", "problem", "cells", "curves"}}}``; no rows where nothing has run yet."""
+    """What has been measured; no rows where nothing has run yet.
+
+    ``rows`` has ``{"machine", "quick", "problem", "cells", "curves"}`` by row, ``coalescing`` what belongs to none,
+    ``seconds`` what each step of the benchmark took, by row and step.
+    """
     path = folder / FILE
     if not path.exists():
         return {"rows": {}}
@@ -22,7 +26,8 @@ def read_results(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def write_results(results: dict[str, Any], folder: Path = FOLDER) -> None:
-    """Replaces the file."""
+    """Replaces the file; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +20,22 @@ __all__ = ["prepare_problem", "text_windows"]
 
 DOCUMENTED: Final = ("argparse", "asyncio", "decimal", "difflib", "doctest", "email", "json", "logging", "pathlib")
 """Modules whose documentation strings are the text."""
+WORDS: Final = ("name", "title", "why")
+"""What of a row is for readers only."""
 
 
 def prepare_problem(row: Row, folder: Path) -> None:
-    """Writes the row's problem to ``folder`` unless it is there."""
-    if (folder / "spec.json").exists():
+    """Writes the row's problem to ``folder`` unless it is there, made as the row says now."""
+    made_of = json.dumps({name: value for name, value in asdict(row).items() if name not in WORDS}, sort_keys=True)
+    record = folder / "row.json"
+    if record.exists() and record.read_text(encoding="utf-8") == made_of:
         return
     x, y = _data(row)
     cut = row.points
     module = _trained(row, x[:cut], y[:cut])
     rhs = _gradients(module, x[cut:], y[cut:], 2 * max(COUNTS))
     write_problem(folder, row.architecture, module, x[:cut], y[:cut], row.damping, rhs)
+    record.write_text(made_of, encoding="utf-8")
 
 
 def text_windows(length: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

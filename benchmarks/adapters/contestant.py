@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.problem_files import Problem, read_problem
 
-__all__ = ["Adapter", "Solver", "TookTooLong", "run_job"]
+__all__ = ["Adapter", "ProductCounter", "Solver", "TookTooLong", "run_job"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -29,7 +30,7 @@ class Solver(Protocol):
         """Solutions ``[k, p]`` for right-hand sides ``[k, p]``."""
 
     def facts(self) -> dict[str, Any]:
-        """What it says about its last solve, JSON-ready: ``iterations`` and remarks."""
+        """What it says about its last solve, JSON-ready: ``iterations``, and products where they can be counted."""
 
 
 class Adapter(Protocol):
@@ -41,6 +42,45 @@ class Adapter(Protocol):
 
 class TookTooLong(Exception):
     """A solve ran into its time limit."""
+
+
+class ProductCounter:
+    """Counts the Hessian-vector products of a solve, and the time in them, around a library's own product.
+
+    Attributes:
+        calls: Products asked for, of a vector or of a block.
+        vectors: Vectors in them.
+        seconds: Spent in them.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew."""
+        self.calls, self.vectors, self.seconds = 0, 0, 0.0
+
+    def around(self, product: Callable[..., Any], vectors_of: Callable[..., int]) -> Callable[..., Any]:
+        """The same function, counted.
+
+        Args:
+            product: The library's.
+            vectors_of: How many vectors are in its arguments.
+        """
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            found = product(*arguments, **named)
+            self.seconds += time.perf_counter() - started
+            self.calls += 1
+            self.vectors += vectors_of(*arguments, **named)
+            return found
+
+        return counted
+
+    def as_dict(self) -> dict[str, Any]:
+        """``products`` and ``product_seconds``: vectors multiplied, and the time of all of them."""
+        return {"products": self.vectors, "product_seconds": self.seconds}
 
 
 def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
@@ -60,6 +100,8 @@ def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
     torch.randn(256, 256, dtype=problem.cold.dtype) @ torch.randn(256, 256, dtype=problem.cold.dtype)
     report: dict[str, Any] = {"status": "ok"}
     imported_before = set(sys.modules)
+    # With the imports, the weights and the data: what comes on top of it is the solve's own.
+    report["base_bytes"] = _peak_bytes()
     try:
         # Fused attention has no second derivative; what a contestant sets itself stands inside this.
         with sdpa_kernel(SDPBackend.MATH):
@@ -82,8 +124,12 @@ def run_job(adapter: Adapter, job: dict[str, Any]) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     report["imported"] = sorted(set(sys.modules) - imported_before)
-    report["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    report["peak_bytes"] = _peak_bytes()
     (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _start(limit: float) -> float:

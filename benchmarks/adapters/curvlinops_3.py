@@ -9,6 +9,7 @@ from curvlinops import CGInverseLinearOperator, HessianLinearOperator
 from curvlinops.examples import IdentityLinearOperator
 from torch import Tensor
 
+from benchmarks.adapters.contestant import ProductCounter
 from benchmarks.problem_files import Problem
 
 __all__ = ["make_solver"]
@@ -41,12 +42,13 @@ class _Solver:
             max_tridiag_iter=1,
         )
         self._together = together
-        self._products = 0
-        self._count_products()
+        self._products = ProductCounter()
+        operator = self._inverse._A
+        operator._matmat = self._products.around(operator._matmat, lambda columns: int(columns[0].shape[-1]))
 
     def solve(self, rhs: Tensor) -> Tensor:
         """Solutions ``[k, p]``."""
-        self._products = 0
+        self._products.reset()
         if self._together:
             columns: Tensor = self._inverse @ rhs.T
             return columns.T.contiguous()
@@ -54,18 +56,7 @@ class _Solver:
 
     def facts(self) -> dict[str, Any]:
         """Products of the operator with a block of vectors, one an iteration."""
-        return {"iterations": self._products}
-
-    def _count_products(self) -> None:
-        operator = self._inverse._A
-        inner = operator._matmat
-
-        def counted(columns: list[Tensor]) -> list[Tensor]:
-            self._products += 1
-            product: list[Tensor] = inner(columns)
-            return product
-
-        operator._matmat = counted
+        return {"iterations": self._products.calls, **self._products.as_dict()}
 
 
 def make_solver(problem: Problem, rtol: float, *, together: bool = True) -> _Solver:

@@ -10,6 +10,7 @@ from pydvl.influence.torch import CgInfluence
 from pydvl.influence.torch.preconditioner import NystroemPreconditioner
 from torch import Tensor
 
+from benchmarks.adapters.contestant import ProductCounter
 from benchmarks.problem_files import Problem
 
 __all__ = ["make_solver"]
@@ -53,6 +54,9 @@ class _Solver:
         # One batch of all points: fewer, larger operations, and its average over batches is then exact.
         influence.fit([(problem.x, problem.y)])
         (self._operator,) = (block.op for block in influence.block_mapper.composable_block_dict.values())
+        self._products = ProductCounter()
+        hessian = self._operator.operator
+        hessian.apply = self._products.around(hessian.apply, lambda v: 1 if v.ndim == 1 else int(v.shape[0]))
         self._iterations = _Iterations()
         logger = logging.getLogger("pydvl.influence.torch.operator")
         logger.setLevel(logging.DEBUG)
@@ -62,13 +66,14 @@ class _Solver:
     def solve(self, rhs: Tensor) -> Tensor:
         """Solutions ``[k, p]``."""
         self._iterations.most = None
+        self._products.reset()
         norms = rhs.norm(dim=1, keepdim=True)
         solution: Tensor = self._operator.apply(rhs / norms)
         return solution.mul_(norms)
 
     def facts(self) -> dict[str, Any]:
-        """Iterations."""
-        return {"iterations": self._iterations.most}
+        """Iterations and products; those of a preconditioner's set-up are not counted."""
+        return {"iterations": self._iterations.most, **self._products.as_dict()}
 
 
 def make_solver(problem: Problem, rtol: float, *, block: bool = True, rank: int | None = None) -> _Solver:

@@ -8,6 +8,7 @@ from pydvl.influence.inversion import InversionMethod, solve_hvp
 from pydvl.influence.torch import TorchTwiceDifferentiable
 from torch import Tensor, nn
 
+from benchmarks.adapters.contestant import ProductCounter
 from benchmarks.problem_files import Problem
 
 __all__ = ["make_solver"]
@@ -32,6 +33,9 @@ class _Solver:
         if not x.is_floating_point():
             module, x = _FromFloats(module).eval(), x.double()
         self._model = TorchTwiceDifferentiable(module, problem.loss)
+        self._products = ProductCounter()
+        # A static method of the library's class; found on the instance first.
+        self._model.mvp = self._products.around(self._model.mvp, _vectors)
         self._data = [(x, problem.y)]
         self._damping = problem.damping
         self._rtol = rtol
@@ -39,6 +43,7 @@ class _Solver:
 
     def solve(self, rhs: Tensor) -> Tensor:
         """Solutions ``[k, p]``."""
+        self._products.reset()
         result = solve_hvp(
             InversionMethod.Cg,
             self._model,
@@ -54,8 +59,12 @@ class _Solver:
         return solution
 
     def facts(self) -> dict[str, Any]:
-        """Iterations."""
-        return {"iterations": self._iterations}
+        """Iterations of the slowest right-hand side, and products."""
+        return {"iterations": self._iterations, **self._products.as_dict()}
+
+
+def _vectors(_gradient: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    return 1 if v.ndim == 1 else int(v.shape[0])
 
 
 def make_solver(problem: Problem, rtol: float) -> _Solver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,11 @@ __all__ = ["COUNT", "residual_histories"]
 COUNT: Final = 16
 DTYPE: Final = "float32"
 TOLERANCES_TRIED: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-LIMIT: Final = 10.0
+QUICK_TOLERANCES_TRIED: Final = (1e-1, 1e-3)
+LIMIT: Final = 15.0
 
 
-def residual_histories(folder: Path, servers: Mapping[str, Server]) -> dict[str, list[list[float]]]:
+def residual_histories(folder: Path, servers: Mapping[str, Server], *, quick: bool) -> dict[str, list[list[float]]]:
     """Points (seconds of a cold solve, worst relative residual) by contestant.
 
     The peers have no callback, so each of their points is a solve of its own, certified by the judge.
@@ -33,7 +35,7 @@ def residual_histories(folder: Path, servers: Mapping[str, Server]) -> dict[str,
         if contestant.ours or contestant.one_by_one or contestant.adapter not in servers:
             continue
         points: list[list[float]] = []
-        for rtol in TOLERANCES_TRIED:
+        for rtol in QUICK_TOLERANCES_TRIED if quick else TOLERANCES_TRIED:
             out = f".bench/runs/{contestant.adapter}"
             job = {"problem": str(folder), "dtype": DTYPE, "count": COUNT, "rtol": rtol, "limit": LIMIT, "out": out}
             report = servers[contestant.adapter].run(
@@ -41,7 +43,10 @@ def residual_histories(folder: Path, servers: Mapping[str, Server]) -> dict[str,
             )
             if report["status"] != "ok":
                 break
-            points.append([report["cold"], max(judge.residuals("cold", Path(out) / "cold.npy"))])
+            worst = max(judge.residuals("cold", Path(out) / "cold.npy"))
+            if not math.isfinite(worst):
+                break
+            points.append([report["cold"], worst])
         histories[contestant.name] = points
     return histories
 

@@ -1,0 +1,56 @@
+"""What solving right-hand sides together wins: a block of k against k solves of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from benchmarks.contestants import Server
+from benchmarks.machine import usable_cores
+from benchmarks.rows import TOLERANCES
+
+__all__ = ["block_speed_up"]
+
+COUNTS: Final = (1, 2, 4, 8, 16, 32, 64)
+QUICK_COUNTS: Final = (1, 4, 16)
+LIMIT: Final = 60.0
+
+
+def block_speed_up(folder: Path, server: Server, *, repeats: int, quick: bool) -> list[dict[str, float]]:
+    """Seconds of a cold solve of the first k right-hand sides by ``cg`` in float32, each in a process of its own.
+
+    Returns:
+        ``count``, ``seconds`` (the least of ``repeats`` rounds, in which all counts follow each other),
+        ``iterations`` and ``products`` of each k that ended within the limit.
+    """
+    found: dict[int, dict[str, float]] = {}
+    dropped: set[int] = set()
+    for _ in range(repeats):
+        for count in QUICK_COUNTS if quick else COUNTS:
+            if count in dropped:
+                continue
+            report = server.run(
+                {
+                    "problem": str(folder),
+                    "dtype": "float32",
+                    "count": count,
+                    "rtol": TOLERANCES["float32"],
+                    "settings": {"method": "cg"},
+                    "limit": LIMIT,
+                    "warm": False,
+                    "out": str(Path(".bench/runs/right-hand-sides").absolute()),
+                    "threads": usable_cores(),
+                }
+            )
+            if report["status"] != "ok":
+                dropped.add(count)
+                continue
+            facts = report["facts"]
+            before = found.get(count, {}).get("seconds", report["cold"])
+            found[count] = {
+                "count": count,
+                "seconds": min(before, report["cold"]),
+                "iterations": facts["iterations"],
+                "products": facts["products"],
+            }
+    return [found[count] for count in sorted(found)]
