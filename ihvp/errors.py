@@ -28,6 +28,7 @@
     │   ├── InvalidReference           invalid_reference
     │   ├── DigestMismatch             digest_mismatch
     │   ├── ModelInTrainingMode        model_in_training_mode
+    │   ├── UnsupportedLayer           unsupported_layer
     │   ├── NotRegistered (LookupError) not_registered
     │   ├── HessianTooLarge            hessian_too_large
     │   └── SolveTooLarge              solve_too_large
@@ -256,6 +257,12 @@ class ModelInTrainingMode(InvalidInput):
     """The module's output would change from call to call (dropout or batch norm in training mode)."""
 
     code = "model_in_training_mode"
+
+
+class UnsupportedLayer(InvalidInput):
+    """A layer of the model cannot be differentiated twice."""
+
+    code = "unsupported_layer"
 
 
 class NotRegistered(InvalidInput, LookupError):

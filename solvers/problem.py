@@ -16,6 +16,7 @@ from solvers.data import Batch, TrainingData
 from solvers.factors import FactorCache, FactorStore
 from solvers.operators.chunk_curvature import ChunkCurvature, parse_curvature
 from solvers.operators.curvature import CurvatureOperator
+from solvers.operators.differentiable import require_second_derivatives
 from solvers.operators.minibatches import MinibatchHessians
 from solvers.operators.plan import Plan, Strategy
 from solvers.operators.planning import Planner
@@ -107,6 +108,7 @@ class Problem:
         self.terms, self.mean_loss = self._survey.terms, self._survey.mean_loss
         self.denominator = self._survey.denominator
         self._strategy: Strategy = strategy
+        self._differentiable = False
         self._minibatches: MinibatchHessians | None = None
         self._relatives: dict[str, Problem] = {}
         self._take(self._chunks_of(kind, seed))
@@ -203,7 +205,13 @@ class Problem:
         Args:
             expected_products: About how many vectors it will be applied to.
             rows: How many vectors at a time.
+
+        Raises:
+            UnsupportedLayer: The model cannot be differentiated twice; names the layer.
         """
+        if not self._differentiable and self._strategy not in ("forward", "linearized"):
+            require_second_derivatives(self._chunks, next(self.data.chunks(1)))
+        self._differentiable = True
         others = [p for p in self._relatives.values() if p is not self]
         if self._planner.bytes_ahead + sum(p._graph_bytes for p in others) > self.memory_budget:
             for other in others:
@@ -248,5 +256,6 @@ class Problem:
         self._chunks = chunks
         self._planner = Planner(chunks, self.data, self.memory_budget, self._strategy, self._survey.seconds)
         self._minibatches = None
+        self._differentiable = False
         self.recycled = RecycledSpace(self.memory_budget // 4)
         self._relatives[chunks.key] = self

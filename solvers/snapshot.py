@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,10 @@ class ModelSnapshot:
         self._model = model
         self._buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
         self._sizes = [p.numel() for p in self.parameters]
+
+    def modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """The model's modules with their names; the model's own is empty."""
+        yield from self._model.named_modules()
 
     def outputs(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         """The model's outputs ``[m, ...]`` for inputs ``[m, ...]`` at the given parameters.
