@@ -49,6 +49,11 @@ class Settings(BaseSettings):
 
     threads: int = Field(0, ge=0, description="Threads of a worker's solves; 0: cores shared among workers.")
     workers: Count = Field(1, description="Workers that share this machine's cores.")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|auto|cuda(:[0-9]{1,2})?)$",
+        description="Where workers solve: cpu, cuda, cuda:1 and so on; auto takes a GPU where there is one.",
+    )
     memory_budget: Bytes = Field(
         4 * GIB, description="Bytes a solve may plan for: dense Hessians, kept linearisations."
     )

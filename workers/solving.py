@@ -117,7 +117,13 @@ class SolveRun:
 
         def load() -> LoadedModel:
             kept = None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest)
-            return load_model(self._blobs, pinned.spec, memory_budget=self._settings.memory_budget, factor_store=kept)
+            return load_model(
+                self._blobs,
+                pinned.spec,
+                memory_budget=self._settings.memory_budget,
+                factor_store=kept,
+                device=self._settings.device,
+            )
 
         if self._loaded is None:
             self._loaded, _ = self._models.get(pinned.digest, load)

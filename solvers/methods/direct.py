@@ -138,7 +138,10 @@ def _dense(system: LinearSystem) -> tuple[DenseHessian | None, TerminationStatus
         return DenseHessian((H + H.T) / 2)
 
     found = system.factor("dense", DenseHessian, make)
-    return found, asked[0] if asked else None
+    if found is None:
+        return None, asked[0]
+    # What another worker has left comes from main memory.
+    return DenseHessian(found.H.to(system.problem.device)), None
 
 
 def _refine(system: LinearSystem, solve: DenseInverse) -> tuple[Tensor, list[int]]:

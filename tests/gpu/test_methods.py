@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from solvers import InversionMethod, Problem, TorchTwiceDifferentiable, influence_scores, loss_gradients, solve_hvp
 from tests.solvers.cases import Case, small_mlp
@@ -138,3 +139,42 @@ def test_what_a_problem_keeps_serves_the_next_solve(device: torch.device) -> Non
     second, info = problem.solve("cg", b.flip(1), hessian_perturbation=case.damping, **tight)
     assert info["hvps"] < first["hvps"]
     assert max(case.residual(second, b.flip(1))) < 2e-8
+
+
+class Shelf:
+    """A store of factors in main memory, as another worker would have left them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Tensor]] = {}
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        return self.kept.get(key)
+
+    def save(self, key: str, tensors: Mapping[str, Tensor], seconds: float) -> None:
+        self.kept[key] = {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("direct", {}),
+        ("arnoldi", {"rank_estimate": 5}),
+        ("nystrom", {"rank": 20}),
+        ("ekfac", {}),
+        *(("cg", {"preconditioner": kind}) for kind in PRECONDITIONERS),
+    ],
+    ids=str,
+)
+def test_factors_that_another_worker_has_left_are_taken_up(
+    device: torch.device, method: str, options: dict[str, Any]
+) -> None:
+    case = small_mlp(F64)
+    b, shelf = case.rhs(2), Shelf()
+    made, loaded = (
+        Problem(on(device, case), case.batches(10), factor_store=shelf).solve(
+            method, b, hessian_perturbation=case.damping, **options
+        )
+        for _ in range(2)
+    )
+    assert "loaded" in loaded.info["factors"].values()
+    torch.testing.assert_close(loaded.x, made.x, rtol=1e-7, atol=1e-9)

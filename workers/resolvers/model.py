@@ -17,6 +17,7 @@ from ihvp.references import TensorName
 from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
 from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
+from workers.device import solving_device
 from workers.resolvers.data import PointBatches, map_points
 from workers.resolvers.losses import build_loss, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
@@ -73,11 +74,17 @@ class LoadedModel:
         """
         batches = map_points(blobs, points.inputs, points.targets, batch_size=1024, dtype=self.dtype, loss=self._loss)
         _check(batches, self._config, self._loss, self._num_classes)
-        return loss_gradients(self.problem.model, batches)
+        # In main memory like every other right-hand side: those of several jobs are put into one block.
+        return loss_gradients(self.problem.model, batches).cpu()
 
 
 def load_model(
-    blobs: BlobStore, spec: ModelSpec, *, memory_budget: int, factor_store: FactorStore | None = None
+    blobs: BlobStore,
+    spec: ModelSpec,
+    *,
+    memory_budget: int,
+    factor_store: FactorStore | None = None,
+    device: str = "cpu",
 ) -> LoadedModel:
     """Loads what a spec refers to.
 
@@ -86,17 +93,21 @@ def load_model(
         spec: The model.
         memory_budget: Bytes that the problem may keep.
         factor_store: Where its factors outlive this process, if anywhere.
+        device: Where to solve: see ``Settings.device``. The data stay in main memory, and go there in chunks.
 
     Raises:
+        SetupError: There is no such device.
         InvalidInput: Architecture, weights, parameters, data or loss do not fit together; the codes are
             those that the API gives.
         BlobNotFound: A blob is gone.
     """
     dtype = DTYPES[spec.dtype]
+    place = solving_device(device)
     module, config = _trained_module(blobs, spec, dtype)
+    module.to(place)
     chosen = set(freeze_others(module, spec.parameters.include))
     layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
-    loss = build_loss(spec.loss)
+    loss = build_loss(spec.loss).to(place)
     batches = map_points(
         blobs,
         spec.data.inputs,
@@ -106,7 +117,7 @@ def load_model(
         loss=spec.loss,
     )
     _check(batches, config, spec.loss, None)
-    outputs, targets = _try_out(module, batches)
+    outputs, targets = _try_out(module, batches, place)
     sequences = isinstance(config, TransformerLmConfig) and spec.loss.type == "cross_entropy"
     if sequences or classes_come_last(spec.loss, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
@@ -149,12 +160,12 @@ def _check(batches: PointBatches, config: ArchitectureConfig | None, loss: LossS
     batches.check_targets(loss, num_classes)
 
 
-def _try_out(module: nn.Module, batches: PointBatches) -> tuple[Tensor, Tensor]:
+def _try_out(module: nn.Module, batches: PointBatches, device: torch.device) -> tuple[Tensor, Tensor]:
     """Outputs and targets of the first points, which show whether the model takes such inputs at all."""
     x, y = batches.rows(0, 2)
     try:
         with torch.no_grad():
-            outputs = module(x)
+            outputs = module(x.to(device))
     except Exception as error:  # whatever a plug-in's forward raises on data it was not made for
         said = f"{type(error).__name__}: {error}"[:300]
         raise DataMismatch(
