@@ -80,12 +80,7 @@ class IhvpError(Exception):
     code: ClassVar[str] = "internal_error"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        given: Any | None = None,
-        allowed: Any | None = None,
-        hint: str | None = None,
+        self, message: str, *, given: Any | None = None, allowed: Any | None = None, hint: str | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -436,7 +431,7 @@ class WorkerLost(IhvpError):
 
 
 class OutOfMemory(IhvpError):
-    """The solve needs more memory than the worker has."""
+    """The solve needs more memory than there is."""
 
     code = "out_of_memory"
 
