@@ -13,7 +13,8 @@ from ihvp.methods import TerminationStatus
 from solvers import InverseHvpResult
 from solvers.progress import IterationReport
 from workers.ending import Ending
-from workers.member import Member
+from workers.member import Member, end_together
+from workers.progress import ProgressWriter
 from workers.stop import StopReason
 
 __all__ = ["Block"]
@@ -31,14 +32,16 @@ class Block:
 
     Args:
         members: The jobs, their right-hand sides read.
+        progress: Takes what they report to the store.
 
     Attributes:
         members: As given.
         stopped: Whether the solver was told to stop.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], progress: ProgressWriter) -> None:
         self.members = members
+        self._progress = progress
         self.stopped = False
         self._rows: list[slice] = []
         start = 0
@@ -61,11 +64,15 @@ class Block:
     def __call__(self, report: IterationReport) -> TerminationStatus | None:
         """Takes one iteration of the solver; returns why to stop, or None to go on."""
         residuals = report.relative_residual
+        running = self.running()
+        with self._progress.together():
+            for member, rows in running:
+                own = residuals[rows] if len(residuals) == self._count else residuals
+                member.progress(replace(report, relative_residual=own))
         waiting = False
         stop: TerminationStatus | None = None
-        for member, rows in self.running():
-            own = residuals[rows] if len(residuals) == self._count else residuals
-            member.progress(replace(report, relative_residual=own))
+        ending: list[tuple[Member, Ending]] = []
+        for member, _ in running:
             match member.stop.reason:
                 case None:
                     waiting = True
@@ -74,8 +81,8 @@ class Block:
                 case StopReason.Shutdown:
                     stop = stop or TerminationStatus.Cancelled
                 case reason:
-                    with member.speaking():
-                        member.end(Ending.stopped(reason))
+                    ending.append((member, Ending.stopped(reason)))
+        end_together(ending)
         if stop is None and not waiting:
             stop = TerminationStatus.Cancelled
         self.stopped = self.stopped or stop is not None

@@ -1,8 +1,10 @@
-"""How an attempt at a job ended, and the one write that makes it so."""
+"""How attempts at jobs ended, and the one write that makes it so."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -10,11 +12,11 @@ import structlog
 from ihvp.errors import IhvpError, StaleAttempt, StoreUnavailable
 from ihvp.jobs.record import JobError, JobRecord, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobStore
+from ihvp.jobs.store import Finish, JobStore
 from workers.lease import Lease
 from workers.stop import StopReason, StopSignal
 
-__all__ = ["Ending", "EndingWriter"]
+__all__ = ["Ended", "Ending", "EndingWriter"]
 
 _log = structlog.get_logger(__name__)
 
@@ -53,24 +55,35 @@ class Ending:
             case StopReason.Shutdown:
                 return cls("released")
 
-    def write(self, store: JobStore, job: JobRecord) -> bool:
-        """Makes it visible; returns whether the job went back to the queue."""
-        if self.name == "released":
-            store.release(job.id, job.attempt)
-            return True
-        if self.name == "succeeded" and self._result is not None:
-            store.succeed(job.id, job.attempt, self._result)
-        elif self.name == "failed" and self._error is not None:
-            store.fail(job.id, job.attempt, self._error)
-        elif self.name == "cancelled":
-            store.stop(job.id, job.attempt, JobState.Cancelled)
-        elif self.name == "expired":
-            store.stop(job.id, job.attempt, JobState.Expired, self._result)
-        return False
+    @property
+    def released(self) -> bool:
+        """Whether the job goes back to the queue."""
+        return self.name == "released"
+
+    def finish(self, job: JobRecord) -> Finish | None:
+        """What the store is told; None where the job does not end with the attempt."""
+        if self.name in {"released", "lost"}:
+            return None
+        return Finish(job.id, job.attempt, JobState(self.name), self._result, self._error)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that has ended.
+
+    Attributes:
+        job: The job, as it was claimed.
+        stop: Says whether it is still this worker's.
+        ending: How.
+    """
+
+    job: JobRecord
+    stop: StopSignal
+    ending: Ending
 
 
 class EndingWriter:
-    """Writes endings; keeps trying while the store is away and the lease may still be held.
+    """Writes endings; keeps trying while the store is away and the leases may still be held.
 
     Args:
         store: The job store.
@@ -81,27 +94,58 @@ class EndingWriter:
         self._store = store
         self._lease = lease
 
-    def write(self, ending: Ending, job: JobRecord, stop: StopSignal) -> bool:
-        """Writes one.
+    def write(self, attempts: Sequence[Ended]) -> set[str]:
+        """Writes endings; those of jobs that finish with one sync to disk for all of them.
 
         Returns:
-            Whether the job went back to the queue.
+            The ids of the jobs that went back to the queue.
         """
-        released = self._try(ending, job, stop)
-        self._lease.drop(job.id)
+        self._insist(self._finish, [ended for ended in attempts if not ended.ending.released])
+        released: set[str] = set()
+        for ended in attempts:
+            if ended.ending.released and self._insist(self._release, [ended]):
+                released.add(ended.job.id)
+        for ended in attempts:
+            self._lease.drop(ended.job.id)
         return released
 
-    def _try(self, ending: Ending, job: JobRecord, stop: StopSignal) -> bool:
-        while stop.reason is not StopReason.Lost:
-            try:
-                return ending.write(self._store, job)
-            except StaleAttempt as error:
-                _log.warning("stale_attempt", error=str(error))
+    def _finish(self, attempts: Sequence[Ended]) -> bool:
+        finishes = [finish for ended in attempts if (finish := ended.ending.finish(ended.job)) is not None]
+        for finish, refusal in zip(finishes, self._store.finish_all(finishes), strict=True):
+            if refusal is not None:
+                _log.warning("stale_attempt", job_id=finish.job_id, attempt=finish.attempt, error=str(refusal))
+        return True
+
+    def _release(self, attempts: Sequence[Ended]) -> bool:
+        (ended,) = attempts
+        try:
+            self._store.release(ended.job.id, ended.job.attempt)
+        except StaleAttempt as error:
+            _log.warning("stale_attempt", job_id=ended.job.id, attempt=ended.job.attempt, error=str(error))
+            return False
+        return True
+
+    def _insist(self, write: Callable[[Sequence[Ended]], bool], attempts: Sequence[Ended]) -> bool:
+        """Writes as long as it takes, but nothing that another worker may have by now; returns whether it was done."""
+        error: StoreUnavailable | None = None
+        while True:
+            attempts = self._still_own(attempts, after_outage=error is not None)
+            if not attempts:
                 return False
-            except StoreUnavailable as error:
-                if self._lease.lapsed(job.id):
-                    break
-                _log.warning("ending_not_written", error=str(error))
+            try:
+                return write(attempts)
+            except StoreUnavailable as away:
+                error = away
+            if not all(self._lease.lapsed(ended.job.id) for ended in attempts):
+                _log.warning("ending_not_written", jobs=len(attempts), error=str(error))
                 time.sleep(_RETRY_PAUSE_S)
-        _log.warning("job_abandoned", ending=ending.name)
-        return False
+
+    def _still_own(self, attempts: Sequence[Ended], *, after_outage: bool) -> Sequence[Ended]:
+        own = []
+        for ended in attempts:
+            # While the store answers, it says itself whose the job is.
+            if ended.stop.reason is StopReason.Lost or (after_outage and self._lease.lapsed(ended.job.id)):
+                _log.warning("job_abandoned", job_id=ended.job.id, ending=ended.ending.name)
+            else:
+                own.append(ended)
+        return own

@@ -17,7 +17,7 @@ from workers.ending import EndingWriter
 from workers.lease import Lease
 from workers.member import Member
 from workers.problem_cache import ProblemCache
-from workers.progress import ProgressReporter
+from workers.progress import ProgressReporter, ProgressWriter
 from workers.rates import RateRecorder
 from workers.solver_call import target_residual
 from workers.solving import Resources, SolveRun
@@ -29,6 +29,9 @@ _log = structlog.get_logger(__name__)
 
 _BYTES_A_NUMBER: Final = 64
 """What a solve holds for each number of b: eight vectors of float64. Jobs taken along must not make it too large."""
+
+_REPORTS_FOR_ONE: Final = 8
+"""Progress of so many jobs, written together, costs about as much as that of one job alone."""
 
 
 class Executor:
@@ -82,17 +85,20 @@ class Executor:
             lease_s=self._settings.lease_s,
             renew_s=self._settings.lease_renew_s,
         )
+        progress, writer = ProgressWriter(self._store), EndingWriter(self._store, lease)
+        interval_s = self._settings.progress_interval_s * max(1.0, len(jobs) / _REPORTS_FOR_ONE)
         with lease:
-            writer = EndingWriter(self._store, lease)
-            # Together they report as often as one job alone.
-            interval_s = self._settings.progress_interval_s * len(jobs)
-            members = [self._member(job, stop, writer, interval_s) for job, stop in zip(jobs, stops, strict=True)]
-            SolveRun(self._resources, members).execute()
+            members = [
+                self._member(job, stop, writer, progress, interval_s) for job, stop in zip(jobs, stops, strict=True)
+            ]
+            SolveRun(self._resources, members, progress).execute()
         return [member.job.id for member in members if member.released]
 
-    def _member(self, job: JobRecord, stop: StopSignal, writer: EndingWriter, interval_s: float) -> Member:
-        progress = ProgressReporter(self._store, job, stop, interval_s=interval_s, target=target_residual(job.request))
-        member = Member(job, stop, progress, writer)
+    def _member(
+        self, job: JobRecord, stop: StopSignal, writer: EndingWriter, progress: ProgressWriter, interval_s: float
+    ) -> Member:
+        reporter = ProgressReporter(progress, job, stop, interval_s=interval_s, target=target_residual(job.request))
+        member = Member(job, stop, reporter, writer)
         with member.speaking():
             _log.info("job_claimed", method=job.request.method.value, model=job.request.model.digest)
         return member

@@ -1,72 +1,132 @@
-"""From a solution to a stored result: scores, document, blobs."""
+"""From solutions to stored results: scores, documents, blobs, and the ends of their jobs."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
-from ihvp.blobs.store import BlobStore
+from ihvp.blobs.store import BlobGroup, BlobStore
 from ihvp.jobs.record import Certificate, ResultSummary
+from ihvp.jobs.rules import result_blobs
 from ihvp.results import SCORES_TENSOR, X_TENSOR, ResultDocument, ResultInfo
 from solvers import InverseHvpResult, influence_scores
 from workers.ending import Ending
-from workers.member import Member
+from workers.member import Member, end_together
 from workers.provenance import provenance_of
 from workers.resolvers.model import LoadedModel
 from workers.result_blob import json_ready, write_tensor
 from workers.stop import StopReason
 
-__all__ = ["Finisher"]
+__all__ = ["Finisher", "Solved"]
 
 _SCORED_AT_ONCE: Final = 8
 """Solutions scored between two looks at whether to stop."""
+_MOST_JOBS: Final = 64
+"""Jobs that end with one write; each keeps two files open until then."""
+_MOST_BYTES: Final = 16 * 1024 * 1024
+_MOST_S: Final = 0.25
+"""A result that is ready does not wait longer than this, nor for more bytes than those, to be written with others."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What a solve has left for one job.
+
+    Attributes:
+        member: The job.
+        result: Its part of what was solved.
+        complete: Whether the solve came to its own end.
+    """
+
+    member: Member
+    result: InverseHvpResult[Tensor]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A job that ends with the next write, and the result that has to be stored for it."""
+
+    member: Member
+    ending: Ending
+    summary: ResultSummary | None = None
 
 
 @dataclass(frozen=True)
 class Finisher:
-    """Turns the solutions of a block into the results of its jobs.
+    """Turns the solutions of a block into the results of its jobs, and ends them.
+
+    Results that are ready at about the same time are written together: a sync of their blobs side by side, and
+    then one of the job store, instead of several for each. Nothing is visible before it is on the disk.
 
     Attributes:
         blobs: Where results go.
         model: The model that was solved on.
         warm: Whether it was loaded already.
         began: ``time.perf_counter()`` when the work began.
+        fail: Ends a job with what went wrong with its result.
     """
 
     blobs: BlobStore
     model: LoadedModel
     warm: bool
     began: float
+    fail: Callable[[Member, Exception], None]
 
-    def finish(self, member: Member, result: InverseHvpResult[Tensor], *, complete: bool) -> Ending:
-        """Scores and stores one job's result, as far as nothing asks it to stop.
+    def finish(self, solved: Sequence[Solved]) -> None:
+        """Scores, stores and ends jobs, as far as nothing asks them to stop."""
+        with self.blobs.group() as group:
+            ready: list[_Ready] = []
+            since = time.monotonic()
+            for each in solved:
+                if not ready:
+                    since = time.monotonic()
+                with each.member.speaking():
+                    ready += self._made_ready(group, each)
+                written = sum(one.summary.size for one in ready if one.summary is not None)
+                if len(ready) >= _MOST_JOBS or written >= _MOST_BYTES or time.monotonic() - since > _MOST_S:
+                    self._end(group, ready)
+                    ready = []
+            self._end(group, ready)
 
-        Args:
-            member: The job.
-            result: Its part of what was solved.
-            complete: Whether the solve came to its own end.
-
-        Returns:
-            How it ends: with a complete result, or with what was reached by its deadline.
-        """
-        scores: Tensor | None = None
-        if member.job.request.influence is not None and complete:
-            with member.phase("influence", at_once=True):
-                scores = self._scores(member, result.x)
-            if scores is None:
-                complete = False
-                reason = member.stop.reason
-                if reason is not None and reason is not StopReason.Deadline:
-                    return Ending.stopped(reason)
-        with member.phase("storing"):
-            summary = self._store(member, result, scores)
+    def _made_ready(self, group: BlobGroup, solved: Solved) -> list[_Ready]:
+        """How a job ends, if it has not: with a complete result, with what was reached by its deadline, or without."""
+        member, complete = solved.member, solved.complete
+        if member.ending is not None:
+            return []
+        try:
+            scores: Tensor | None = None
+            if member.job.request.influence is not None and complete and not _is_useless(member):
+                with member.phase("influence", at_once=solved.result.info.get("coalesced") is None):
+                    scores = self._scores(member, solved.result.x)
+                complete = scores is not None
+            reason = member.stop.reason
+            if reason is not None and (_is_useless(member) or (reason is StopReason.Shutdown and not complete)):
+                return [_Ready(member, Ending.stopped(reason))]
+            with member.phase("storing"):
+                summary = self._store(group, member, solved.result, scores)
+        except Exception as error:
+            self.fail(member, error)
+            return []
         # A result that is complete is worth more than the wish to stop before it was.
         if complete and member.stop.reason is not StopReason.Deadline:
-            return Ending("succeeded", result=summary)
-        return Ending.stopped(StopReason.Deadline, summary)
+            return [_Ready(member, Ending("succeeded", result=summary), summary)]
+        return [_Ready(member, Ending.stopped(StopReason.Deadline, summary), summary)]
+
+    def _end(self, group: BlobGroup, ready: Sequence[_Ready]) -> None:
+        faults = group.commit()
+        endings: list[tuple[Member, Ending]] = []
+        for each in ready:
+            lost = [digest for digest in result_blobs(each.summary) if digest in faults]
+            if lost:
+                self.fail(each.member, faults[lost[0]])
+            else:
+                endings.append((each.member, each.ending))
+        end_together(endings)
 
     def _scores(self, member: Member, x: Tensor) -> Tensor | None:
         """Scores ``[k, n]``, NaN for solutions that are not finite; None if it was stopped on the way."""
@@ -83,11 +143,13 @@ class Finisher:
                 scores[piece][finite] = influence_scores(problem.model, problem, rows[piece][finite])
         return scores
 
-    def _store(self, member: Member, result: InverseHvpResult[Tensor], scores: Tensor | None) -> ResultSummary:
+    def _store(
+        self, group: BlobGroup, member: Member, result: InverseHvpResult[Tensor], scores: Tensor | None
+    ) -> ResultSummary:
         job = member.job
         influence_digest: str | None = None
         if scores is not None:
-            influence_digest = write_tensor(self.blobs, SCORES_TENSOR, scores, {"job_id": job.id}).digest
+            influence_digest = write_tensor(group, SCORES_TENSOR, scores, {"job_id": job.id}).digest
         ready: dict[str, Any] = json_ready(result.info)
         ready["timings"] = {**member.timings, **ready.get("timings", {})}
         if member.checkpoints is not None and member.checkpoints.resumed_at is not None:
@@ -96,7 +158,7 @@ class Finisher:
             info=ResultInfo.model_validate(ready),
             provenance=provenance_of(job, device=str(self.model.problem.device), warm=self.warm),
         )
-        blob = write_tensor(self.blobs, X_TENSOR, result.x, document.to_metadata())
+        blob = write_tensor(group, X_TENSOR, result.x, document.to_metadata())
         return ResultSummary(
             digest=blob.digest,
             size=blob.size,
@@ -106,3 +168,8 @@ class Finisher:
             influence_digest=influence_digest,
             solve_s=time.perf_counter() - self.began,
         )
+
+
+def _is_useless(member: Member) -> bool:
+    """Whether nobody wants a result any more."""
+    return member.stop.reason in (StopReason.Cancelled, StopReason.Lost)

@@ -84,28 +84,26 @@ class Lease:
         pause = self._renew_s
         while not self._ended.wait(pause):
             pause = self._renew_s
-            for held in list(self._held.values()):
-                error = self._renew(held)
-                if error is None:
-                    continue
+            error = self._renew(list(self._held.values()))
+            if error is not None:
                 pause = retry_s
                 self._give_up_lapsed(error)
-                if isinstance(error, StoreUnavailable):
-                    # It would keep the others waiting as long.
-                    break
 
-    def _renew(self, held: _Held) -> Exception | None:
+    def _renew(self, block: Sequence[_Held]) -> Exception | None:
+        if not block:
+            return None
         sent = time.monotonic()
         try:
-            state = self._store.renew(held.job.id, held.job.attempt, self._lease_s)
-        except Exception as error:  # whatever it is: a heartbeat that dies in silence loses the lease
+            states = self._store.renew_all([(held.job.id, held.job.attempt) for held in block], self._lease_s)
+        except Exception as error:  # whatever it is: a heartbeat that dies in silence loses the leases
             if not isinstance(error, StoreUnavailable):
-                _log.exception("lease_renewal_failed", job_id=held.job.id)
+                _log.exception("lease_renewal_failed", job_id=block[0].job.id, jobs=len(block))
             return error
-        held.since = sent
-        held.stop.learn(state)
-        if held.stop.reason is StopReason.Lost:
-            self.drop(held.job.id)
+        for held, state in zip(block, states, strict=True):
+            held.since = sent
+            held.stop.learn(state)
+            if held.stop.reason is StopReason.Lost:
+                self.drop(held.job.id)
         return None
 
     def _give_up_lapsed(self, error: Exception) -> None:

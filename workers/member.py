@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ihvp.jobs.record import JobRecord
 from workers.checkpoints import JobCheckpoints
-from workers.ending import Ending, EndingWriter
+from workers.ending import Ended, Ending, EndingWriter
 from workers.progress import ProgressReporter
 from workers.stop import StopSignal
 
-__all__ = ["Member"]
+__all__ = ["Member", "end_together"]
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +37,7 @@ class Member:
         b: Its right-hand sides, once they are read: ``[p]`` or ``[k, p]``.
         timings: Seconds of its own phases.
         checkpoints: Where its state is saved, where it is solved alone by a method that has one to save.
+        writer: As given.
         ending: How it ended; None while it has not.
         released: Whether it went back to the queue.
     """
@@ -50,7 +51,7 @@ class Member:
         self.ending: Ending | None = None
         self.released = False
         self.checkpoints: JobCheckpoints | None = None
-        self._writer = writer
+        self.writer = writer
         self._began = time.monotonic()
 
     @property
@@ -60,13 +61,7 @@ class Member:
 
     def end(self, ending: Ending) -> None:
         """Ends it; what comes after the first ending is not heard."""
-        if self.ending is not None:
-            return
-        self.ending = ending
-        self.released = self._writer.write(ending, self.job, self.stop)
-        if self.checkpoints is not None and not self.released:
-            self.checkpoints.discard()
-        _log.info("job_done", ending=ending.name, seconds=round(time.monotonic() - self._began, 4))
+        end_together([(self, ending)])
 
     @contextmanager
     def phase(self, name: str, *, at_once: bool = False) -> Iterator[None]:
@@ -85,3 +80,26 @@ class Member:
         """Names the job in every line that is logged meanwhile."""
         with structlog.contextvars.bound_contextvars(job_id=self.job.id, attempt=self.job.attempt):
             yield
+
+    def _ended(self, *, released: bool) -> None:
+        self.released = released
+        if self.checkpoints is not None and not released:
+            self.checkpoints.discard()
+        if self.ending is not None:
+            _log.info("job_done", ending=self.ending.name, seconds=round(time.monotonic() - self._began, 4))
+
+
+def end_together(endings: Sequence[tuple[Member, Ending]]) -> None:
+    """Ends jobs of one block, with one sync to disk for all that finish; who has ended already stays as it is."""
+    ending_now: list[Member] = []
+    for member, ending in endings:
+        if member.ending is None:
+            member.ending = ending
+            ending_now.append(member)
+    if not ending_now:
+        return
+    attempts = [Ended(member.job, member.stop, member.ending) for member in ending_now if member.ending is not None]
+    released = ending_now[0].writer.write(attempts)
+    for member in ending_now:
+        with member.speaking():
+            member._ended(released=member.job.id in released)

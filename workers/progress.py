@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
@@ -16,12 +17,57 @@ from ihvp.methods import TerminationStatus
 from solvers.progress import IterationReport
 from workers.stop import StopReason, StopSignal
 
-__all__ = ["ProgressReporter", "seconds_left"]
+__all__ = ["ProgressReporter", "ProgressWriter", "seconds_left"]
 
 _log = structlog.get_logger(__name__)
 
 _HISTORY = 32
 """Progress points that the estimate of the time left looks back on."""
+
+
+class ProgressWriter:
+    """Takes the progress of a block's jobs to the store, and brings back why they should stop.
+
+    Args:
+        store: The job store.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._held: list[tuple[JobRecord, StopSignal, Progress]] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written meanwhile goes out at the end, on one round trip."""
+        if self._held is not None:
+            yield
+            return
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self._send(held)
+
+    def write(self, job: JobRecord, stop: StopSignal, progress: Progress) -> None:
+        """Writes one job's progress, unless it is another worker's by now."""
+        if self._held is None:
+            self._send([(job, stop, progress)])
+        else:
+            self._held.append((job, stop, progress))
+
+    def _send(self, points: Sequence[tuple[JobRecord, StopSignal, Progress]]) -> None:
+        own = [point for point in points if point[1].reason is not StopReason.Lost]
+        if not own:
+            return
+        try:
+            states = self._store.report_all([(job.id, job.attempt, progress) for job, _, progress in own])
+        except StoreUnavailable as error:
+            # Progress may be lost; the heartbeat decides whether the jobs are.
+            _log.warning("progress_not_written", jobs=len(own), error=str(error))
+            return
+        for (_, stop, _), state in zip(own, states, strict=True):
+            stop.learn(state)
 
 
 class ProgressReporter:
@@ -31,7 +77,7 @@ class ProgressReporter:
     is read from memory, where the heartbeat and the answers to these reports leave it.
 
     Args:
-        store: The job store.
+        writer: Takes it to the store.
         job: The running job.
         stop: Why to stop, if so.
         interval_s: Least time between two events.
@@ -41,7 +87,7 @@ class ProgressReporter:
 
     def __init__(
         self,
-        store: JobStore,
+        writer: ProgressWriter,
         job: JobRecord,
         stop: StopSignal,
         *,
@@ -49,7 +95,7 @@ class ProgressReporter:
         target: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._writer = writer
         self._job = job
         self._stop = stop
         self._interval_s = interval_s
@@ -111,13 +157,7 @@ class ProgressReporter:
     def _write(self, progress: Progress) -> None:
         self._unwritten = None
         self._written_at = self._clock()
-        if self._stop.reason is StopReason.Lost:
-            return
-        try:
-            self._stop.learn(self._store.report(self._job.id, self._job.attempt, progress))
-        except StoreUnavailable as error:
-            # Progress may be lost; the heartbeat decides whether the job is.
-            _log.warning("progress_not_written", error=str(error))
+        self._writer.write(self._job, self._stop, progress)
 
 
 def seconds_left(history: Sequence[tuple[float, float]], target: float | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from ihvp.blobs.store import BlobInfo, BlobStore
+from ihvp.blobs.store import BlobGroup, BlobInfo, BlobStore
 from workers.tensor_blob import write_tensors
 
 __all__ = ["json_ready", "write_tensor"]
@@ -17,7 +17,7 @@ _MOST_LISTED: Final = 10_000
 """Numbers of a tensor in ``info`` that are still written out."""
 
 
-def write_tensor(blobs: BlobStore, name: str, tensor: Tensor, metadata: Mapping[str, str]) -> BlobInfo:
+def write_tensor(blobs: BlobStore | BlobGroup, name: str, tensor: Tensor, metadata: Mapping[str, str]) -> BlobInfo:
     """Stores one tensor as a safetensors blob.
 
     Args:

@@ -22,14 +22,14 @@ from workers.block import Block
 from workers.ending import Ending
 from workers.factor_store import BlobFactors
 from workers.faults import is_out_of_memory, out_of_memory, unforeseen
-from workers.finishing import Finisher
-from workers.member import Member
+from workers.finishing import Finisher, Solved
+from workers.member import Member, end_together
 from workers.problem_cache import ProblemCache
+from workers.progress import ProgressWriter
 from workers.rates import RateRecorder, cost_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 from workers.solver_call import SolverCall
-from workers.stop import StopReason
 
 __all__ = ["Resources", "SolveRun"]
 
@@ -74,9 +74,10 @@ class SolveRun:
     Args:
         resources: What the worker keeps.
         members: The claimed jobs.
+        progress: Takes what they report to the store.
     """
 
-    def __init__(self, resources: Resources, members: Sequence[Member]) -> None:
+    def __init__(self, resources: Resources, members: Sequence[Member], progress: ProgressWriter) -> None:
         self._settings = resources.settings
         self._store = resources.store
         self._blobs = resources.blobs
@@ -84,6 +85,7 @@ class SolveRun:
         self._factors = resources.factors
         self._rates = resources.rates
         self._members = members
+        self._progress = progress
         self._request = members[0].job.request
         self._began = time.perf_counter()
         self._warm = self._request.model.digest in self._models
@@ -106,10 +108,7 @@ class SolveRun:
 
     def _waiting(self, members: Sequence[Member]) -> list[Member]:
         """Those that have not ended; who was asked to stop does so now."""
-        for member in members:
-            if member.ending is None and member.stop.reason:
-                with member.speaking():
-                    member.end(Ending.stopped(member.stop.reason))
+        end_together([(member, Ending.stopped(reason)) for member in members if (reason := member.stop.reason)])
         return [member for member in members if member.ending is None]
 
     def _model(self) -> LoadedModel:
@@ -175,11 +174,12 @@ class SolveRun:
         alone: list[Member] = []
         first: Tensor | None = None
         while members:
-            block = Block(members)
+            block = Block(members, self._progress)
             with self._phase(members, "solving"):
                 result = self._call(model, block, first)
             left: list[Member] = []
             iterates: list[Tensor] = []
+            solved: list[Solved] = []
             for member, part in zip(members, block.parts(result), strict=True):
                 statuses = {certificate["status"] for certificate in part.info["certificate"]}
                 complete = not (block.stopped and statuses & _STOPPED)
@@ -189,7 +189,8 @@ class SolveRun:
                 elif len(members) > 1 and member.stop.reason is None and statuses & _CONTAGIOUS:
                     alone.append(member)
                 else:
-                    self._finish(model, member, part, complete=complete)
+                    solved.append(Solved(member, part, complete))
+            Finisher(self._blobs, model, self._warm, self._began, self._fail).finish(solved)
             members = left
             first = torch.cat(iterates) if iterates else None
         return alone
@@ -202,20 +203,6 @@ class SolveRun:
             columns, phases = len(result.info["certificate"]), block.members[0].timings
             self._rates.note(cost_of(self._request, model, columns, result.info, phases))
         return result
-
-    def _finish(self, model: LoadedModel, member: Member, part: InverseHvpResult[Tensor], *, complete: bool) -> None:
-        with member.speaking():
-            reason = member.stop.reason
-            useless = reason in (StopReason.Cancelled, StopReason.Lost)
-            if reason is not None and (useless or (reason is StopReason.Shutdown and not complete)):
-                member.end(Ending.stopped(reason))
-            if member.ending is not None:
-                return
-            finisher = Finisher(self._blobs, model, self._warm, self._began)
-            try:
-                member.end(finisher.finish(member, part, complete=complete))
-            except Exception as error:
-                self._fail(member, error)
 
     def _fail(self, member: Member, error: Exception) -> None:
         """Ends a job with what went wrong."""
@@ -237,7 +224,12 @@ class SolveRun:
 
     @contextmanager
     def _phase(self, members: Sequence[Member], name: str, *, at_once: bool = False) -> Iterator[None]:
-        with ExitStack() as stack:
-            for member in members:
-                stack.enter_context(member.phase(name, at_once=at_once))
-            yield
+        with ExitStack() as phases:
+            with self._progress.together():
+                for member in members:
+                    phases.enter_context(member.phase(name, at_once=at_once))
+            try:
+                yield
+            finally:
+                with self._progress.together():
+                    phases.close()

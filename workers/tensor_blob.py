@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ihvp.blobs.store import BlobInfo, BlobStore
+from ihvp.blobs.store import BlobGroup, BlobInfo, BlobStore
 
 __all__ = ["write_tensors"]
 
@@ -26,7 +26,9 @@ _DTYPES: Final = {
 _CHUNK: Final = 4 * 1024 * 1024
 
 
-def write_tensors(blobs: BlobStore, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> BlobInfo:
+def write_tensors(
+    blobs: BlobStore | BlobGroup, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> BlobInfo:
     """Stores tensors as a safetensors blob, in pieces, without a second copy of those that lie on the CPU.
 
     Args:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
 from ihvp.blobs.store import BlobInfo
-from ihvp.errors import BlobNotFound, DigestMismatch, OutOfSpace
+from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, sync_file, sync_folder
+from ihvp.errors import BlobNotFound
 from ihvp.references import parse_digest
 
 __all__ = ["FilesystemBlobStore"]
@@ -39,16 +38,31 @@ class FilesystemBlobStore:
         self._lock = threading.Lock()
         self._total = 0
         self._counted_at = float("-inf")
+        self._settled: set[Path] = set()
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[FileBlobWriter]:
         """A writer; leaving it without ``commit`` leaves nothing behind."""
-        path = self._unfinished / uuid4().hex
-        with path.open("xb") as file:
-            try:
-                yield FileBlobWriter(self, file, path)
-            finally:
-                path.unlink(missing_ok=True)
+        with self.unfinished() as (file, path):
+
+            def place(digest: str, size: int) -> BlobInfo:
+                sync_file(file)
+                folders = self.move_in(path, digest)
+                for folder in folders:
+                    sync_folder(folder)
+                self.settle(folders)
+                return BlobInfo(digest, size, created=bool(folders))
+
+            yield FileBlobWriter(self, file, place)
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[FileBlobGroup]:
+        """Several blobs as one write; leaving it without ``commit`` leaves nothing behind."""
+        group = FileBlobGroup(self)
+        try:
+            yield group
+        finally:
+            group.close()
 
     def stat(self, digest: str) -> BlobInfo:
         """Size and age.
@@ -126,19 +140,40 @@ class FilesystemBlobStore:
         """Bytes that may still be written; None without a bound."""
         return None if self.max_bytes is None else self.max_bytes - self.total_bytes()
 
-    def place(self, unfinished: Path, digest: str, size: int) -> BlobInfo:
-        """Moves synced bytes to their digest's name, durably; a blob that is there already gets a new age."""
+    @contextlib.contextmanager
+    def unfinished(self) -> Iterator[tuple[BinaryIO, Path]]:
+        """A file for bytes on their way in, removed at the end if it still has its temporary name."""
+        path = self._unfinished / uuid4().hex
+        with path.open("xb") as file:
+            try:
+                yield file, path
+            finally:
+                path.unlink(missing_ok=True)
+
+    def move_in(self, unfinished: Path, digest: str) -> frozenset[Path]:
+        """Gives synced bytes their digest's name; a blob that is there already gets a new age.
+
+        Returns:
+            The folders whose sync makes the name durable; none where the blob was there.
+        """
         path = self._path(digest)
         with contextlib.suppress(FileNotFoundError):
             os.utime(path)
-            return BlobInfo(digest, size, created=False)
-        path.parent.mkdir(exist_ok=True)
+            return frozenset()
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir()
+            self._settled.discard(path.parent)
+        size = unfinished.stat().st_size
         # Two writers of the same bytes: the later rename puts the same content over the earlier one.
         unfinished.rename(path)
-        _sync_folder(path.parent)
-        _sync_folder(self.root)
         self._count(size)
-        return BlobInfo(digest, size, created=True)
+        # Whoever made the folder may not have synced its own name yet.
+        return frozenset({path.parent} if path.parent in self._settled else {path.parent, self.root})
+
+    def settle(self, folders: Iterable[Path]) -> None:
+        """Notes folders that were synced together with the root: their own names last."""
+        if self.root in folders:
+            self._settled.update(folders)
 
     def _path(self, digest: str) -> Path:
         name = parse_digest(digest).removeprefix("sha256:")
@@ -149,56 +184,6 @@ class FilesystemBlobStore:
             self._total += change
 
 
-class FileBlobWriter:
-    """Bytes on their way into a :class:`FilesystemBlobStore`."""
-
-    def __init__(self, store: FilesystemBlobStore, file: BinaryIO, path: Path) -> None:
-        self._store = store
-        self._file = file
-        self._path = path
-        self._hash = hashlib.sha256()
-        self._size = 0
-        self._room = store.room()
-
-    def write(self, chunk: bytes) -> None:
-        """Adds bytes.
-
-        Raises:
-            OutOfSpace: The store's bound or the disk is reached.
-        """
-        if self._room is not None and self._size + len(chunk) > self._room:
-            raise OutOfSpace(
-                "The blob store is full.",
-                given=f"more than {self._room} bytes to add",
-                allowed=f"{self._store.max_bytes} bytes in all",
-                hint="Delete finished jobs, shorten IHVP_RETENTION_S, or raise IHVP_MAX_STORE_BYTES.",
-            )
-        with _disk_space():
-            self._file.write(chunk)
-        self._hash.update(chunk)
-        self._size += len(chunk)
-
-    def commit(self, expected: str | None = None) -> BlobInfo:
-        """Makes the bytes durable and visible under their digest.
-
-        Raises:
-            DigestMismatch: The digest is not the expected one; nothing is stored.
-            OutOfSpace: The disk is full.
-        """
-        digest = f"sha256:{self._hash.hexdigest()}"
-        if expected is not None and digest != expected:
-            raise DigestMismatch(
-                "The bytes do not have the digest they were sent under.",
-                given=f"{self._size} bytes with {digest}",
-                allowed=expected,
-                hint="The upload was cut short or altered, or the digest is of another file: send it again.",
-            )
-        with _disk_space():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            return self._store.place(self._path, digest, self._size)
-
-
 @contextlib.contextmanager
 def _found(digest: str) -> Iterator[None]:
     try:
@@ -207,23 +192,3 @@ def _found(digest: str) -> Iterator[None]:
         raise BlobNotFound(
             "No blob has this digest.", given=digest, hint="Upload it with PUT /v1/blobs/<digest>."
         ) from None
-
-
-@contextlib.contextmanager
-def _disk_space() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise OutOfSpace(
-            "The disk that holds the blobs is full.", hint="Free space on it, then send the bytes again."
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

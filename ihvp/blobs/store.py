@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["BlobInfo", "BlobStore", "BlobWriter"]
+__all__ = ["BlobGroup", "BlobInfo", "BlobStore", "BlobWriter"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,28 @@ class BlobWriter(Protocol):
         """
 
 
+class BlobGroup(Protocol):
+    """Blobs that become durable and visible in one go, for the price of one or two of them."""
+
+    def writer(self) -> AbstractContextManager[BlobWriter]:
+        """A writer of one more blob; its ``commit`` says digest and size, and stores nothing yet."""
+
+    def commit(self) -> Mapping[str, Exception]:
+        """Makes all blobs that were written durable and visible, each for itself; the group is empty again.
+
+        Returns:
+            What kept a blob from it, by the digest: ``OutOfSpace``, or an ``OSError``.
+        """
+
+
 class BlobStore(Protocol):
     """Bytes by digest. Writing what is there already is cheap and refreshes its age."""
 
     def writer(self) -> AbstractContextManager[BlobWriter]:
         """A writer; leaving it without ``commit`` leaves nothing behind."""
+
+    def group(self) -> AbstractContextManager[BlobGroup]:
+        """A group of writers; leaving it without ``commit`` leaves nothing behind."""
 
     def stat(self, digest: str) -> BlobInfo:
         """Size and age.

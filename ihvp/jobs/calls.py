@@ -12,7 +12,7 @@ from ihvp.errors import SetupError
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
@@ -115,31 +115,26 @@ class JobCalls:
         """``JobStore.checkpoint``."""
         return Call("checkpoint", (job_id, attempt, digest, int(alone)), _outcome(_superseded, job_id, attempt))
 
-    def finish(
-        self,
-        job_id: str,
-        attempt: int,
-        state: JobState,
-        *,
-        result: ResultSummary | None = None,
-        error: JobError | None = None,
-    ) -> Call[JobRecord]:
-        """``JobStore.succeed`` and ``fail``, and ``stop`` once its state is checked."""
-        args = (
-            job_id,
-            attempt,
-            state.value,
+    def finish(self, ending: Finish) -> Call[JobRecord]:
+        """``JobStore.succeed``, ``fail`` and ``stop``."""
+        return Call("finish", self._finish(ending), _outcome(_record, ending.job_id, ending.attempt))
+
+    def finish_unread(self, ending: Finish) -> Call[None]:
+        """The same for ``JobStore.finish_all``, which does not ask what became of the job."""
+        return Call("finish", self._finish(ending), _outcome(_nothing, ending.job_id, ending.attempt))
+
+    def _finish(self, ending: Finish) -> tuple[str | int, ...]:
+        result = ending.result
+        return (
+            ending.job_id,
+            ending.attempt,
+            ending.state.value,
             result.model_dump_json() if result else "",
             json.dumps(rules.result_blobs(result)) if result else "",
-            error.model_dump_json() if error else "",
+            ending.error.model_dump_json() if ending.error else "",
             _op(),
             self._event_limit,
         )
-        return Call("finish", args, _outcome(_record, job_id, attempt))
-
-    def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None) -> Call[JobRecord]:
-        """``JobStore.stop``."""
-        return self.finish(job_id, attempt, state, result=rules.kept_result(state, result))
 
     def release(self, job_id: str, attempt: int) -> Call[None]:
         """``JobStore.release``."""

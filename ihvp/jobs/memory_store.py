@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
+from ihvp.errors import IhvpError, JobNotFound, StaleAttempt
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import to_microseconds
 
@@ -180,6 +181,21 @@ class MemoryJobStore:
         return self._advice(kept.job)
 
     @_atomic
+    def renew_all(self, jobs: Sequence[tuple[str, int]], lease_s: float) -> Sequence[LeaseState]:
+        """See ``JobStore.renew_all``."""
+        return [self.renew(job_id, attempt, lease_s) for job_id, attempt in jobs]
+
+    @_atomic
+    def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        """See ``JobStore.report_all``."""
+        return [self.report(*point) for point in points]
+
+    @_atomic
+    def finish_all(self, endings: Sequence[Finish]) -> Sequence[IhvpError | None]:
+        """See ``JobStore.finish_all``."""
+        return [_refusal(self._finish, ending) for ending in endings]
+
+    @_atomic
     def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
         kept = self._held(job_id, attempt)
@@ -192,15 +208,15 @@ class MemoryJobStore:
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
-        return self._finish(job_id, attempt, JobState.Succeeded, result=result)
+        return self._finish(Finish(job_id, attempt, JobState.Succeeded, result=result))
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
         """See ``JobStore.fail``."""
-        return self._finish(job_id, attempt, JobState.Failed, error=error)
+        return self._finish(Finish(job_id, attempt, JobState.Failed, error=error))
 
     def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
         """See ``JobStore.stop``."""
-        return self._finish(job_id, attempt, state, result=rules.kept_result(state, result))
+        return self._finish(Finish(job_id, attempt, state, rules.kept_result(state, result)))
 
     @_atomic
     def release(self, job_id: str, attempt: int) -> None:
@@ -345,11 +361,10 @@ class MemoryJobStore:
         return LeaseState.DeadlinePassed if _overdue(job, self._clock()) else LeaseState.Held
 
     @_atomic
-    def _finish(self, job_id: str, attempt: int, state: JobState, **outcome: Any) -> JobRecord:
-        kept = self._held(job_id, attempt)
-        if kept.job.cancel_requested:
-            return self._move(kept, JobState.Cancelled)
-        return self._move(kept, state, **outcome)
+    def _finish(self, ending: Finish) -> JobRecord:
+        kept = self._held(ending.job_id, ending.attempt)
+        outcome = {} if kept.job.cancel_requested else {"result": ending.result, "error": ending.error}
+        return self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
 
     def _reclaim(self, kept: _Kept, max_attempts: int) -> Reclaimed:
         kept.losses += 1
@@ -389,6 +404,14 @@ class MemoryJobStore:
                 milliseconds, number = last[0], last[1] + 1
         kept.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
         del kept.events[: -self._event_limit]
+
+
+def _refusal(finish: Callable[[Finish], object], ending: Finish) -> IhvpError | None:
+    try:
+        finish(ending)
+    except (StaleAttempt, JobNotFound) as error:
+        return error
+    return None
 
 
 def _current(job: JobRecord, attempt: int) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
-from ihvp.jobs.rules import OVERDUE_GRACE_S
+from ihvp.jobs.rules import OVERDUE_GRACE_S, kept_result
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
-from ihvp.keyvalue.connection import AsyncExecutor, Executor
+from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
 from ihvp.settings import Settings
 
 __all__ = ["AsyncRedisJobStore", "RedisJobStore"]
@@ -30,6 +31,7 @@ class RedisJobStore:
     def __init__(self, calls: JobCalls, executor: Executor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
         self._calls = calls
         self._run = executor.run
+        self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
 
@@ -82,21 +84,34 @@ class RedisJobStore:
         """See ``JobStore.report``."""
         return self._run(self._calls.report(job_id, attempt, progress))
 
+    def renew_all(self, jobs: Sequence[tuple[str, int]], lease_s: float) -> Sequence[LeaseState]:
+        """See ``JobStore.renew_all``."""
+        return all_values(self._run_all([self._calls.renew(job_id, attempt, lease_s) for job_id, attempt in jobs]))
+
+    def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        """See ``JobStore.report_all``."""
+        return all_values(self._run_all([self._calls.report(*point) for point in points]))
+
+    def finish_all(self, endings: Sequence[Finish]) -> Sequence[IhvpError | None]:
+        """See ``JobStore.finish_all``."""
+        return self._run_all([self._calls.finish_unread(ending) for ending in endings])
+
     def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
         return self._run(self._calls.checkpoint(job_id, attempt, digest, alone))
 
     def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
-        return self._run(self._calls.finish(job_id, attempt, JobState.Succeeded, result=result))
+        return self._run(self._calls.finish(Finish(job_id, attempt, JobState.Succeeded, result=result)))
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
         """See ``JobStore.fail``."""
-        return self._run(self._calls.finish(job_id, attempt, JobState.Failed, error=error))
+        return self._run(self._calls.finish(Finish(job_id, attempt, JobState.Failed, error=error)))
 
     def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
         """See ``JobStore.stop``."""
-        return self._run(self._calls.stop(job_id, attempt, state, result))
+        kept = kept_result(state, result)
+        return self._run(self._calls.finish(Finish(job_id, attempt, state, kept)))
 
     def release(self, job_id: str, attempt: int) -> None:
         """See ``JobStore.release``."""
@@ -167,6 +182,7 @@ class AsyncRedisJobStore:
     def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
         self._calls = calls
         self._run = executor.run
+        self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
 
@@ -227,21 +243,36 @@ class AsyncRedisJobStore:
         """See ``JobStore.report``."""
         return await self._run(self._calls.report(job_id, attempt, progress))
 
+    async def renew_all(self, jobs: Sequence[tuple[str, int]], lease_s: float) -> Sequence[LeaseState]:
+        """See ``JobStore.renew_all``."""
+        return all_values(
+            await self._run_all([self._calls.renew(job_id, attempt, lease_s) for job_id, attempt in jobs])
+        )
+
+    async def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        """See ``JobStore.report_all``."""
+        return all_values(await self._run_all([self._calls.report(*point) for point in points]))
+
+    async def finish_all(self, endings: Sequence[Finish]) -> Sequence[IhvpError | None]:
+        """See ``JobStore.finish_all``."""
+        return await self._run_all([self._calls.finish_unread(ending) for ending in endings])
+
     async def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
         return await self._run(self._calls.checkpoint(job_id, attempt, digest, alone))
 
     async def succeed(self, job_id: str, attempt: int, result: ResultSummary) -> JobRecord:
         """See ``JobStore.succeed``."""
-        return await self._run(self._calls.finish(job_id, attempt, JobState.Succeeded, result=result))
+        return await self._run(self._calls.finish(Finish(job_id, attempt, JobState.Succeeded, result=result)))
 
     async def fail(self, job_id: str, attempt: int, error: JobError) -> JobRecord:
         """See ``JobStore.fail``."""
-        return await self._run(self._calls.finish(job_id, attempt, JobState.Failed, error=error))
+        return await self._run(self._calls.finish(Finish(job_id, attempt, JobState.Failed, error=error)))
 
     async def stop(self, job_id: str, attempt: int, state: JobState, result: ResultSummary | None = None) -> JobRecord:
         """See ``JobStore.stop``."""
-        return await self._run(self._calls.stop(job_id, attempt, state, result))
+        kept = kept_result(state, result)
+        return await self._run(self._calls.finish(Finish(job_id, attempt, state, kept)))
 
     async def release(self, job_id: str, attempt: int) -> None:
         """See ``JobStore.release``."""

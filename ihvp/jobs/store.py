@@ -18,12 +18,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from ihvp.errors import IhvpError
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import InversionMethod
 
-__all__ = ["JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "Standing", "WorkerInfo"]
+__all__ = ["Finish", "JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "Standing", "WorkerInfo"]
 
 
 class LeaseState(str, Enum):
@@ -89,6 +90,21 @@ class WorkerInfo:
     age_s: float
 
 
+@dataclass(frozen=True)
+class Finish:
+    """The end of an attempt at a job.
+
+    Attributes:
+        state: succeeded with a result, failed with an error, cancelled, or expired with a result or none.
+    """
+
+    job_id: str
+    attempt: int
+    state: JobState
+    result: ResultSummary | None = None
+    error: JobError | None = None
+
+
 class JobStore(Protocol):
     """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
 
@@ -135,6 +151,19 @@ class JobStore(Protocol):
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """Records progress as an event, and tells whether the worker should stop."""
+
+    def renew_all(self, jobs: Sequence[tuple[str, int]], lease_s: float) -> Sequence[LeaseState]:
+        """``renew`` for the jobs of a block, each with its attempt: one round trip, and one sync to disk."""
+
+    def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        """``report`` for the jobs of a block, each with its attempt, in the same way."""
+
+    def finish_all(self, endings: Sequence[Finish]) -> Sequence[IhvpError | None]:
+        """``succeed``, ``fail`` and ``stop`` for jobs of a block in the same way; what is refused harms no other.
+
+        Returns:
+            For each ``StaleAttempt`` or ``JobNotFound`` where it was refused, None where it was not.
+        """
 
     def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """Notes the blob of what the next attempt goes on from; it is referenced until the job ends.

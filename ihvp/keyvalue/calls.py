@@ -14,13 +14,13 @@ from typing import Any, Final, Generic, TypeVar
 
 __all__ = ["Call", "Scripts", "from_microseconds", "hash_fields", "to_microseconds"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """One round trip.
 
     Attributes:
@@ -31,7 +31,7 @@ class Call(Generic[T]):
 
     name: str
     args: tuple[str | int, ...]
-    parse: Callable[[Any], T]
+    parse: Callable[[Any], T_co]
 
     @property
     def is_script(self) -> bool:

@@ -7,7 +7,7 @@ never its password.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -19,11 +19,11 @@ from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript, Script
 from redis.retry import Retry
 
-from ihvp.errors import StoreUnavailable
+from ihvp.errors import IhvpError, StoreUnavailable
 from ihvp.keyvalue.calls import Call, Scripts
 from ihvp.settings import Settings
 
-__all__ = ["AsyncExecutor", "Executor", "server_address"]
+__all__ = ["AsyncExecutor", "Executor", "all_values", "server_address"]
 
 T = TypeVar("T")
 
@@ -113,6 +113,33 @@ def _unavailable(address: str, reason: str) -> StoreUnavailable:
     )
 
 
+def _values(calls: Sequence[Call[T]], answers: Sequence[Any]) -> list[T | IhvpError]:
+    values: list[T | IhvpError] = []
+    for call, answer in zip(calls, answers, strict=True):
+        if isinstance(answer, redis.exceptions.RedisError):
+            raise answer
+        try:
+            values.append(call.parse(answer))
+        except IhvpError as error:
+            values.append(error)
+    return values
+
+
+def all_values(outcomes: Sequence[T | IhvpError]) -> list[T]:
+    """The values of calls none of which can fail; raises the first error where one did."""
+    values: list[T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, IhvpError):
+            raise outcome
+        values.append(outcome)
+    return values
+
+
+def _forgotten(answers: Sequence[Any]) -> list[int]:
+    """Which of a transaction's scripts the server did not know."""
+    return [at for at, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
+
+
 class Executor:
     """Carries out calls, blocking. Threads may share it.
 
@@ -143,6 +170,34 @@ class Executor:
             else:
                 answer = self._client.execute_command(call.name, *call.args)  # type: ignore[no-untyped-call]
         return call.parse(answer)
+
+    def run_all(self, calls: Sequence[Call[T]]) -> list[T | IhvpError]:
+        """Several scripts as one transaction: one round trip, and one sync to disk where the server syncs each.
+
+        They run in their order, and what is wrong with one keeps no other from it.
+
+        Returns:
+            For each call its value, or the error that it would have raised.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached or cannot do them now; some may have been done.
+        """
+        with _translated(self._address):
+            answers = self._transaction(calls)
+            forgotten = _forgotten(answers)
+            if forgotten:
+                for name in {calls[at].name for at in forgotten}:
+                    self._client.script_load(self._scripts[name].script)
+                again = self._transaction([calls[at] for at in forgotten])
+                for at, answer in zip(forgotten, again, strict=True):
+                    answers[at] = answer
+            return _values(calls, answers)
+
+    def _transaction(self, calls: Sequence[Call[T]]) -> list[Any]:
+        with self._client.pipeline(transaction=True) as pipeline:
+            for call in calls:
+                pipeline.evalsha(self._scripts[call.name].sha, 1, *self._keys, *call.args)
+            return list(pipeline.execute(raise_on_error=False))
 
     def close(self) -> None:
         """Closes all connections."""
@@ -179,6 +234,25 @@ class AsyncExecutor:
             else:
                 answer = await self._client.execute_command(call.name, *call.args)  # type: ignore[no-untyped-call]
         return call.parse(answer)
+
+    async def run_all(self, calls: Sequence[Call[T]]) -> list[T | IhvpError]:
+        """See ``Executor.run_all``."""
+        with _translated(self._address):
+            answers = await self._transaction(calls)
+            forgotten = _forgotten(answers)
+            if forgotten:
+                for name in {calls[at].name for at in forgotten}:
+                    await self._client.script_load(self._scripts[name].script)
+                again = await self._transaction([calls[at] for at in forgotten])
+                for at, answer in zip(forgotten, again, strict=True):
+                    answers[at] = answer
+            return _values(calls, answers)
+
+    async def _transaction(self, calls: Sequence[Call[T]]) -> list[Any]:
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for call in calls:
+                pipeline.evalsha(self._scripts[call.name].sha, 1, *self._keys, *call.args)
+            return list(await pipeline.execute(raise_on_error=False))
 
     async def messages(self, channel: str) -> AsyncIterator[str]:
         """What is published on a channel from now on.

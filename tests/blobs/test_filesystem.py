@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
-from ihvp.blobs.store import BlobInfo
+from ihvp.blobs.store import BlobGroup, BlobInfo
 from ihvp.errors import BlobNotFound, DigestMismatch, InvalidReference, OutOfSpace
 
 ABSENT = "sha256:" + "0" * 64
@@ -140,3 +141,98 @@ def test_listing_and_sweeping(store: FilesystemBlobStore) -> None:
     assert store.sweep_unfinished(3600) == 1
     assert {info.digest for info in store} == digests
     assert len(files(store)) == 5
+
+
+class TestGroups:
+    def write(self, group: BlobGroup, data: bytes) -> str:
+        with group.writer() as writer:
+            writer.write(data)
+            return writer.commit().digest
+
+    def test_all_of_a_group_come_at_once(self, store: FilesystemBlobStore) -> None:
+        there = put(store, b"2").digest
+        with store.group() as group:
+            digests = [self.write(group, bytes(str(n), "ascii")) for n in (1, 2, 3, 3)]
+            assert {info.digest for info in store} == {there}
+            assert group.commit() == {}
+            assert {info.digest for info in store} == set(digests)
+        assert [store.open(digest).read() for digest in digests] == [b"1", b"2", b"3", b"3"]
+        assert len(files(store)) == 3
+        assert store.total_bytes() == 3
+
+    def test_a_group_that_is_broken_off_leaves_nothing(self, store: FilesystemBlobStore) -> None:
+        with pytest.raises(ConnectionResetError), store.group() as group:
+            self.write(group, b"whole")
+            with group.writer() as writer:
+                writer.write(b"half")
+                raise ConnectionResetError
+        assert files(store) == []
+
+    def test_a_group_can_be_filled_again(self, store: FilesystemBlobStore) -> None:
+        with store.group() as group:
+            first = self.write(group, b"first")
+            group.commit()
+            second = self.write(group, b"second")
+            group.commit()
+        assert {info.digest for info in store} == {first, second}
+
+    def test_the_bound_counts_what_the_group_holds(self, tmp_path: Path) -> None:
+        store = FilesystemBlobStore(tmp_path, max_bytes=100)
+        with store.group() as group:
+            kept = [self.write(group, b"a" * 60)]
+            with pytest.raises(OutOfSpace, match="more than 40 bytes"):
+                self.write(group, b"b" * 41)
+            kept.append(self.write(group, b"c" * 40))
+            group.commit()
+        assert {info.digest for info in store} == set(kept)
+
+    def test_what_cannot_be_synced_is_told_and_the_others_are_stored(
+        self, store: FilesystemBlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sync = os.fsync
+
+        def full(descriptor: int) -> None:
+            if os.fstat(descriptor).st_size == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with store.group() as group:
+            good, bad, another = (self.write(group, data) for data in (b"1", b"bad", b"22"))
+            faults = group.commit()
+        assert set(faults) == {bad}
+        assert isinstance(faults[bad], OutOfSpace)
+        assert {info.digest for info in store} == {good, another}
+        assert len(files(store)) == 2
+
+    def test_bytes_are_synced_before_their_name_and_names_before_the_end(
+        self, store: FilesystemBlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a power cut leaves cannot be tried here; the order of the calls is what it depends on."""
+        sync, rename, seen = os.fsync, Path.rename, list[tuple[str, str]]()
+
+        def heard_sync(descriptor: int) -> None:
+            sync(descriptor)
+            seen.append(("sync", str(Path(f"/dev/fd/{descriptor}").resolve())))
+
+        def heard_rename(path: Path, target: Path) -> Path:
+            seen.append(("rename", str(path)))
+            seen.append(("named", str(target.parent)))
+            return rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", heard_sync)
+        monkeypatch.setattr(Path, "rename", heard_rename)
+        with store.group() as group:
+            for n in range(32):
+                self.write(group, bytes([n]))
+            group.commit()
+        renamed = [at for at, (what, _) in enumerate(seen) if what == "rename"]
+        assert len(renamed) == 32
+        for at in renamed:
+            assert ("sync", seen[at][1]) in seen[:at]
+        folders = {path for what, path in seen if what == "named"}
+        assert sorted(seen[renamed[-1] + 2 :]) == sorted(("sync", path) for path in {*folders, str(store.root)})
+        known = {Path(folder).name for folder in folders}
+        seen.clear()
+        put(store, next(d for n in range(10_000) if digest_of(d := f"more {n}".encode())[7:9] in known))
+        assert [what for what, _ in seen] == ["sync", "rename", "named", "sync"], "the folder's own name lasts already"

@@ -17,7 +17,7 @@ from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobFilter
+from ihvp.jobs.store import Finish, JobFilter
 from ihvp.keyvalue.calls import Call, Scripts
 from ihvp.keyvalue.connection import Executor, server_address
 from ihvp.settings import Settings
@@ -144,7 +144,7 @@ class TestRepeatedCalls:
         store, calls = RedisJobStore.from_settings(valkey), JobCalls(valkey)
         job = store.create(new_id(), job_request())
         store.claim("worker", 60.0)
-        first, second = twice(calls.finish(job.id, 1, JobState.Succeeded, result=RESULT))
+        first, second = twice(calls.finish(Finish(job.id, 1, JobState.Succeeded, result=RESULT)))
         assert first == second
         store.delete(job.id)
         assert store.referenced_blobs() == set()

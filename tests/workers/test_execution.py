@@ -15,7 +15,6 @@ from torch import Tensor
 import workers.solving
 from ihvp.errors import StoreUnavailable
 from ihvp.factors.memory_index import MemoryFactorIndex
-from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import InfluenceRequest, ResolvedRhs
 from ihvp.methods import InversionMethod, TerminationStatus
@@ -295,15 +294,15 @@ class TestStopping:
         spec: ModelSpec,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        succeed, refused = bench.store.succeed, []
+        finish, refused = bench.store.finish_all, []
 
-        def away_once(*args: Any) -> JobRecord:
+        def away_once(*args: Any) -> Any:
             if not refused:
                 refused.append(1)
                 raise StoreUnavailable("The store does not answer.")
-            return succeed(*args)
+            return finish(*args)
 
-        monkeypatch.setattr(bench.store, "succeed", away_once)
+        monkeypatch.setattr(bench.store, "finish_all", away_once)
         job = bench.run(job_request(spec, digits.num_params, points(bench, digits, 1)))
         assert refused
         assert job.state is JobState.Succeeded

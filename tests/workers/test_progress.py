@@ -12,7 +12,7 @@ from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.store import LeaseState
 from ihvp.methods import TerminationStatus
 from solvers import IterationReport
-from workers.progress import ProgressReporter, seconds_left
+from workers.progress import ProgressReporter, ProgressWriter, seconds_left
 from workers.stop import StopReason, StopSignal
 
 
@@ -45,7 +45,7 @@ def stop() -> StopSignal:
 
 @pytest.fixture
 def reporter(memory_store: MemoryJobStore, claimed: JobRecord, stop: StopSignal, clock: Clock) -> ProgressReporter:
-    return ProgressReporter(memory_store, claimed, stop, interval_s=0.25, target=1e-6, clock=clock)
+    return ProgressReporter(ProgressWriter(memory_store), claimed, stop, interval_s=0.25, target=1e-6, clock=clock)
 
 
 def test_a_fast_solver_writes_at_most_four_events_a_second(

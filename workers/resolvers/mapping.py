@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ihvp.blobs.store import BlobStore
 from ihvp.errors import InvalidTensor
 from ihvp.references import TensorName
 
-__all__ = ["map_tensor", "map_tensors"]
+__all__ = ["map_tensor", "map_tensors", "pick_tensor"]
 
 _SUFFICIENT = "an npy file, or a safetensors file"
 
@@ -56,17 +57,21 @@ def map_tensor(blobs: BlobStore, reference: str, default: str) -> Tensor:
         InvalidTensor: The blob cannot be read, or has no such tensor.
     """
     wanted = TensorName.parse(reference)
-    tensors = map_tensors(blobs, wanted.digest)
+    return pick_tensor(map_tensors(blobs, wanted.digest), wanted, default)
+
+
+def pick_tensor(tensors: Mapping[str, Tensor], wanted: TensorName, default: str) -> Tensor:
+    """The tensor that a reference means among those of its blob; see ``map_tensor``."""
     name = wanted.name
     if name is None:
         name = next(iter(tensors)) if len(tensors) == 1 else default
     elif "" in tensors:
-        raise InvalidTensor("An npy blob holds one tensor without a name.", given=reference, allowed=wanted.digest)
+        raise InvalidTensor("An npy blob holds one tensor without a name.", given=str(wanted), allowed=wanted.digest)
     if name not in tensors:
         names = sorted(tensors)
         raise InvalidTensor(
             f"The blob has no tensor {name!r}.",
-            given=reference,
+            given=str(wanted),
             allowed=", ".join(names[:20]) + (", …" if len(names) > 20 else "") or "it holds no tensor",
             hint="Write sha256:<hex>#<name>.",
         )

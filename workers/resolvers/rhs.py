@@ -9,7 +9,7 @@ from ihvp.blobs.store import BlobStore
 from ihvp.errors import NonFiniteRhs, RhsShapeMismatch
 from ihvp.jobs.submission import ResolvedRhs
 from ihvp.references import TensorName
-from workers.resolvers.mapping import map_tensor, map_tensors
+from workers.resolvers.mapping import map_tensors, pick_tensor
 from workers.resolvers.model import LoadedModel
 
 __all__ = ["resolve_rhs"]
@@ -50,11 +50,11 @@ def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tenso
 
 def _from_blob(blobs: BlobStore, reference: str, model: LoadedModel) -> Tensor:
     name = TensorName.parse(reference)
-    if name.name is None:
-        tensors = map_tensors(blobs, name.digest)
-        if len(tensors) > 1 or set(tensors) == {entry for entry, _ in model.layout}:
-            return _joined(tensors, model)
-    return map_tensor(blobs, reference, "b").to(model.dtype)
+    tensors = map_tensors(blobs, name.digest)
+    one_each = len(tensors) > 1 or set(tensors) == {entry for entry, _ in model.layout}
+    if name.name is None and one_each:
+        return _joined(tensors, model)
+    return pick_tensor(tensors, name, "b").to(model.dtype)
 
 
 def _joined(tensors: dict[str, Tensor], model: LoadedModel) -> Tensor:
