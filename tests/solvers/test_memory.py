@@ -30,7 +30,8 @@ from ihvp.errors import OutOfMemory
 from solvers import Problem, TorchTwiceDifferentiable
 
 torch.set_num_threads(1)
-points, curvature, budget = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+points, curvature, budget, method = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+options = {"cg": {"rtol": 1e-2, "atol": 0.0, "maxiter": 2}}.get(method, {})
 
 class Stream:
     # Batches made as they are asked for, as mapped files give them: nothing is held between two.
@@ -54,7 +55,7 @@ def peak():
 def solve(data):
     problem = Problem(model, data, curvature=curvature, memory_budget=budget)
     b = torch.randn(1, problem.num_params)
-    info = problem.solve("cg", b, hessian_perturbation=1.0, rtol=1e-2, atol=0.0, maxiter=2).info
+    info = problem.solve(method, b, hessian_perturbation=1.0, **options).info
     problem.minibatches().product(0, b)
     return info
 
@@ -65,9 +66,9 @@ print(peak() - before, info["strategy"]["product"])
 """
 
 
-def grown(points: int, curvature: str) -> tuple[int, str]:
+def grown(points: int, curvature: str, method: str = "cg") -> tuple[int, str]:
     """Bytes that a solve adds to the peak of a process of its own, and how products were computed."""
-    command = [sys.executable, "-c", SOLVE, str(points), curvature, str(BUDGET)]
+    command = [sys.executable, "-c", SOLVE, str(points), curvature, str(BUDGET), method]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     nbytes, product = done.stdout.split()
     return int(nbytes), product
@@ -77,6 +78,14 @@ def test_eight_times_the_points_stay_within_the_budget() -> None:
     small, _ = grown(4 * 1024, "hessian")
     large, product = grown(32 * 1024, "hessian")  # 32 MiB of inputs, and more of graphs
     assert product == "recomputed"
+    assert large < BUDGET
+    assert large - small < BUDGET / 2
+
+
+@pytest.mark.parametrize("method", ["ekfac", "datainf"])
+def test_gradients_of_single_points_stay_within_the_budget_too(method: str) -> None:
+    small, _ = grown(4 * 1024, "hessian", method)
+    large, _ = grown(32 * 1024, "hessian", method)  # 1.2 GiB of gradients
     assert large < BUDGET
     assert large - small < BUDGET / 2
 
