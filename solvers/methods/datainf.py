@@ -175,8 +175,11 @@ class _Blocks:
             if layer.kind == "lookup":
                 self._add_looked_up(layer, entered, rows)
                 continue
-            for g in _of_weight(rows, entered):
-                self._add(layer.weight, g)
+            if rows.shape[1] == 1:
+                self._add_outer_products(layer.weight, rows[:, 0], entered[:, 0])
+            else:
+                for g in _of_weight(rows, entered):
+                    self._add(layer.weight, g)
             if layer.bias is not None:
                 self._add(layer.bias, rows.sum(dim=1))
         for place, grad in zip(sweep.others, gradients.others, strict=True):
@@ -188,6 +191,22 @@ class _Blocks:
         squares = g.square().sum(dim=1)
         coefficients = (g @ self._parts[place].reshape(k, -1).T) / (squares + self._damping[place]).unsqueeze(1)
         self._totals[place].view(k, -1).addmm_(coefficients.T, g)
+        self._squares[place] += squares.sum()
+
+    def _add_outer_products(self, place: int, g: Tensor, a: Tensor) -> None:
+        """Adds gradients g aᵀ by a weight that is used at one position of a point, without forming them.
+
+        Args:
+            place: The weight.
+            g: Derivatives by what leaves the layer, ``[m, out]``.
+            a: What enters it, ``[m, in]``.
+        """
+        k, out = self._b.shape[0], g.shape[1]
+        squares = g.square().sum(dim=1) * a.square().sum(dim=1)
+        weights = (self._parts[place].reshape(k, out, -1), self._totals[place].view(k, out, -1))
+        for part, total in zip(*weights, strict=True):
+            coefficients = ((g @ part) * a).sum(dim=1) / (squares + self._damping[place])
+            total.addmm_((g * coefficients.unsqueeze(1)).T, a)
         self._squares[place] += squares.sum()
 
     def _add_looked_up(self, layer: Layer, rows: Tensor, g: Tensor) -> None:
