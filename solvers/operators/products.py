@@ -12,7 +12,15 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from solvers.operators.tracing import held_bytes, protect_constants, refuse_untraceable, trace_of
+from solvers.operators.fusion import fuse
+from solvers.operators.tracing import (
+    drop_unread,
+    fold_constants,
+    held_bytes,
+    protect_constants,
+    refuse_untraceable,
+    trace_of,
+)
 
 __all__ = [
     "ChunkProduct",
@@ -166,7 +174,10 @@ def linearized_function(function: Callable[..., Any], at: Parts) -> tuple[Callab
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         _, apply = torch.func.linearize(function, *at)
     trace = trace_of(apply)
+    fold_constants(trace)
     protect_constants(trace)
+    fuse(trace, *at)
+    drop_unread(trace)
     return apply, held_bytes(trace)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["held_bytes", "protect_constants", "refuse_untraceable", "trace_of"]
+__all__ = ["drop_unread", "fold_constants", "held_bytes", "protect_constants", "refuse_untraceable", "trace_of"]
 
 
 def refuse_untraceable(objective: Callable[[Sequence[Tensor]], Tensor], at: Sequence[Tensor]) -> None:
@@ -47,6 +47,58 @@ def trace_of(linearized: Callable[..., Any]) -> GraphModule:
         if isinstance(cell.cell_contents, GraphModule):
             return cell.cell_contents
     raise NotImplementedError("this version of torch hides the linearised graph")
+
+
+def fold_constants(trace: GraphModule) -> None:
+    """Computes now what is the same in each application, and lets go of what only that was computed from.
+
+    Torch would do so in the first application, keep both, and copy each result: also views of one array.
+    """
+    constant = getattr(trace, "const_subgraph_module", None)
+    name = getattr(trace, "fx_const_folded_attrs_name", None)
+    if constant is None or name is None:
+        return
+    results = constant()
+    if not isinstance(results, tuple) or not all(isinstance(r, Tensor) for r in results):
+        return
+    kept = [
+        torch.nn.Parameter(r.detach() if _is_dense(r) else r.detach().clone(), requires_grad=False) for r in results
+    ]
+    setattr(trace, name, torch.nn.ParameterList(kept))
+    trace.register_module("const_subgraph_module", None)
+    drop_unread(trace)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a copy would have the same strides, on which views of it in the trace may rely."""
+    expected = 1
+    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def drop_unread(trace: GraphModule) -> None:
+    """Lets go of tensors that no operation of a trace reads."""
+    places: dict[str, set[int]] = {}
+    whole: set[str] = set()
+    for node in trace.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        for user in node.users:
+            if user.target is operator.getitem:
+                places.setdefault(node.target, set()).add(user.args[1])
+            else:
+                whole.add(node.target)
+    held = {name.split(".")[0] for name, _ in (*trace.named_parameters(), *trace.named_buffers())}
+    for owner in held - whole:
+        if owner not in places:
+            delattr(trace, owner)
+            continue
+        constants = getattr(trace, owner)
+        for place in set(range(len(constants))) - places[owner]:
+            constants[place] = torch.nn.Parameter(torch.empty(0), requires_grad=False)
 
 
 def protect_constants(trace: GraphModule) -> None:
