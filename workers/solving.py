@@ -197,11 +197,20 @@ class SolveRun:
 
     def _call(self, model: LoadedModel, block: Block, first: Tensor | None) -> InverseHvpResult[Tensor]:
         call = SolverCall(self._settings, self._store, self._blobs, model, self._request)
-        result = call(block, first)
-        self._models.settle(self._request.model.digest, result.info.get("timings", {}).get("linearise", 0.0))
+        set_up_s = 0.0
+        try:
+            result = call(block, first)
+            set_up_s = result.info.get("timings", {}).get("linearise", 0.0)
+        finally:
+            # What a solve keeps it keeps too where it fails.
+            self._models.settle(self._request.model.digest, set_up_s)
         if self._rates is not None:
-            columns, phases = len(result.info["certificate"]), block.members[0].timings
-            self._rates.note(cost_of(self._request, model, columns, result.info, phases))
+            # The block is one solve, told once, with the time that all of its right-hand sides took to read.
+            phases = {
+                "load": block.members[0].timings.get("load", 0.0),
+                "rhs": sum(member.timings.get("rhs", 0.0) for member in block.members),
+            }
+            self._rates.note(cost_of(self._request, model, len(result.info["certificate"]), result.info, phases))
         return result
 
     def _fail(self, member: Member, error: Exception) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import workers.solving
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.costs.memory_store import MemoryCostStore
 from ihvp.costs.observation import ERROR_BOUNDS, Observation
+from ihvp.costs.prediction import predict
 from ihvp.errors import StoreUnavailable
 from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.states import JobState
@@ -76,11 +79,53 @@ def test_a_solve_leaves_what_it_took(rated: Rated) -> None:
     assert seen.kept_bytes
 
 
-def test_a_block_of_jobs_is_one_solve(rated: Rated) -> None:
+def test_a_block_of_jobs_is_one_solve_and_one_error(rated: Rated) -> None:
+    """Counted for each job, one block of 64 would outweigh all that was ever predicted."""
     request = rated.request()
-    rated.run(request, request, request)
+    rated.run(*[request] * 8)
     (seen,) = rated.seen(request)
-    assert seen.columns == 9
+    assert seen.columns == 24
+    assert sum(rated.costs.errors()[InversionMethod.Cg]) == 1
+    rated.run(*[request] * 8)
+    assert [seen.columns for seen in rated.seen(request)] == [24, 24]
+    assert sum(rated.costs.errors()[InversionMethod.Cg]) == 2
+
+
+def test_the_error_compares_the_whole_block_with_its_prediction(rated: Rated) -> None:
+    request = rated.request()
+    expected: list[float] = []
+    record = rated.costs.record
+
+    def heard(seen: Observation, log_error: float | None) -> None:
+        assert log_error is not None
+        expected.append(seen.seconds / math.exp(log_error))
+        record(seen, log_error)
+
+    rated.costs.record = heard
+    rated.run(request)
+    before = rated.costs.known(request.model.digest, request.curvature)
+    rated.run(*[request] * 8)
+    model = load_model(rated.blobs, request.model.spec, memory_budget=10**8)
+    certificate = [{"status": "converged", "iterations": 1}]
+    block, job = (cost_of(request, model, columns, {"certificate": certificate}, {}) for columns in (24, 3))
+    assert expected[1] == pytest.approx(predict(block.workload, block.task, before).seconds)
+    assert expected[1] > predict(job.workload, job.task, before).seconds
+
+
+def test_reading_all_right_hand_sides_of_a_block_is_in_its_seconds(
+    rated: Rated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = workers.solving.resolve_rhs
+
+    def slowly(*args: Any) -> torch.Tensor:
+        time.sleep(0.05)
+        return resolve(*args)
+
+    monkeypatch.setattr(workers.solving, "resolve_rhs", slowly)
+    request = rated.request()
+    rated.run(*[request] * 6)
+    (seen,) = rated.seen(request)
+    assert seen.seconds >= 6 * 0.05
 
 
 def test_iterations_that_were_cut_short_are_marked(rated: Rated) -> None:
