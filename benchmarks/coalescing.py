@@ -50,6 +50,8 @@ JOB_TIMEOUT_S: Final = 120.0
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.002
+LAST_WORDS: Final = 3000
+"""Characters of a worker's log that are shown where something went wrong."""
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 TOGETHER: Final = "together"
@@ -120,6 +122,7 @@ class _Service:
     store: RedisJobStore
     blobs: FilesystemBlobStore
     celery: Celery
+    log: Path
 
     def put(self, **tensors: Tensor) -> str:
         with self.blobs.writer() as writer:
@@ -146,7 +149,8 @@ class _Service:
             [c.status.value for c in job.result.certificate if c.status.value != "converged"] if job.result else []
         )
         if job.state is not JobState.Succeeded or job.result is None or unfinished:
-            raise RuntimeError(f"job {job_id} ended {job.state.value}: {job.error or unfinished}")
+            said = self.log.read_text(errors="replace")[-LAST_WORDS:]
+            raise RuntimeError(f"job {job_id} ended {job.state.value}: {job.error or unfinished}\n{said}")
         return job.result.digest
 
     def _products(self, digest: str) -> float:
@@ -209,9 +213,9 @@ def _running_service(folder: Path, url: str, most: int) -> Iterator[_Service]:
             give_up = time.monotonic() + START_TIMEOUT_S
             while not store.workers():
                 if worker.poll() is not None or time.monotonic() > give_up:
-                    raise RuntimeError(f"the worker did not start: {log.read_text(errors='replace')[-500:]}")
+                    raise RuntimeError(f"the worker did not start: {log.read_text(errors='replace')[-LAST_WORDS:]}")
                 time.sleep(0.05)
-            yield _Service(settings, store, FilesystemBlobStore(settings.blob_dir), make_celery(settings))
+            yield _Service(settings, store, FilesystemBlobStore(settings.blob_dir), make_celery(settings), log)
         finally:
             stop_group(worker, STOP_TIMEOUT_S)
             store.close()

@@ -21,7 +21,10 @@ QUICK_REPEATS: Final = 1
 LIMIT: Final = 30.0
 """Seconds that a solve may take at most."""
 BEHIND: Final = 8.0
-"""How many times longer than the fastest of its side (ours, the peers) so far a solve may take."""
+"""How many times longer than the fastest of its side (ours, the peers) so far who solves one by one may take.
+
+Who prepares itself in a slow first solve may win the second one, so all others have the whole limit.
+"""
 LEAST_LIMIT: Final = 5.0
 """Seconds that every solve may take."""
 CLOSE: Final = 1.5
@@ -142,6 +145,8 @@ def _fastest(which: str, entries: Mapping[str, Entry], *, ours: bool) -> float:
 
 def _limit(cell: Cell, contestant: Contestant, entries: Mapping[str, Entry]) -> float:
     """Seconds for a solve: who cannot decide a ratio any more is not waited for."""
+    if not contestant.one_by_one:
+        return cell.limit
     return min(cell.limit, max(LEAST_LIMIT, BEHIND * _fastest("cold", entries, ours=contestant.ours)))
 
 

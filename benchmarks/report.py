@@ -43,17 +43,17 @@ Made by `make bench`; `make bench ROW=digits-mlp` renews one row. All numbers co
   it is met; who never meets it cannot be the fastest.
 * Each contestant runs in an environment of its own with all cores, each solve in a process forked after all imports,
   lazy ones too. Seconds are medians; repeats are interleaved, for the fastest of each side and who is close to it. A
-  solve that takes more than {behind:g} times as long as the fastest of its side is stopped.
+  solve is stopped after {limit:g} s; one by one, after {behind:g} times as long as the fastest of the side takes.
 """
 
 
 def write_report(results: dict[str, Any], folder: Path = FOLDER) -> None:
     """Renders all there is."""
-    from benchmarks.race import BEHIND
+    from benchmarks.race import BEHIND, LIMIT
 
     tolerances = ", ".join(f"{rtol:g} in {dtype}" for dtype, rtol in TOLERANCES.items())
     rows = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
-    parts = [INTRODUCTION.format(tolerances=tolerances, behind=BEHIND, **BARS), _bars(rows)]
+    parts = [INTRODUCTION.format(tolerances=tolerances, behind=BEHIND, limit=LIMIT, **BARS), _bars(rows)]
     parts += [_row(name, part) for name, part in rows.items()]
     parts += [coalescing_section(results.get("coalescing")), curve_sections(rows), plot_section(folder / "plots")]
     parts += [_time(results.get("seconds", {})), _details(rows)]

@@ -98,7 +98,7 @@ def test_only_who_can_decide_a_ratio_is_waited_for_and_run_again(
     race(_cell(small_problem, 2), {"ihvp_solvers": server}, {}, None, lambda line: None)
     (small_problem.parent / ".bench/runs/paced").mkdir(parents=True, exist_ok=True)
     pace = {"fast": 2.0, "close": 2.5, "far": 9.0}
-    peers = tuple(Contestant(name, "paced", "peer", {"name": name}) for name in pace)
+    peers = tuple(Contestant(name, "paced", "peer", {"name": name}, one_by_one=name != "fast") for name in pace)
     monkeypatch.setattr(racing, "CONTESTANTS", peers)
     paced: Any = _Paced(small_problem.parent / ".bench/runs/ihvp_solvers", pace)
     entries = race(_cell(small_problem, 2, quick=False), {"paced": paced}, {}, None, lambda line: None)

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import coalescing
+from benchmarks.coalescing import ARMS, TOGETHER, measure_coalescing
+
+pytestmark = pytest.mark.service
+
+
+def test_queued_jobs_are_solved_together_and_one_by_one_by_real_workers_with_fewer_products_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescing, "HIDDEN", ((4,),))
+    monkeypatch.setattr(coalescing, "JOBS", 8)
+    lines: list[str] = []
+    (network,) = measure_coalescing(tmp_path, quick=True, tell=lines.append)
+    assert network["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
+    assert list(network["ways"]) == list(ARMS)
+    assert len(lines) == len(ARMS)
+    products = {name: way["products"] for name, way in network["ways"].items()}
+    assert products[TOGETHER] < products["one by one, nothing recycled"]
+    assert products["one by one"] < products["one by one, nothing recycled"]
