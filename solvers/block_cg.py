@@ -20,9 +20,9 @@ from solvers.checkpoint import (
     endings_to,
     identity_of,
 )
+from solvers.directions import FEWEST, Directions
 from solvers.lanczos import smallest_eigenvalue
 from solvers.preconditioners import Preconditioner
-from solvers.recycling import RecycledSpace
 from solvers.rhs import starting_point
 from solvers.system import LinearSystem
 
@@ -37,6 +37,11 @@ PATIENCE: Final = 1000
 ACTIVE: Final = 1e-3
 """Share of a residual along a direction from which a right-hand side is active in it."""
 
+KEPT_SHARE: Final = 0.125
+"""Part of the memory budget for the directions of a solve."""
+KEPT_POINTS: Final = 0.3
+"""Directions kept for each training point: conjugate to them costs a tenth of a product's operations."""
+
 
 class BlockCg:
     """The right-hand sides that are still being worked on, and the block of directions that they share.
@@ -50,7 +55,9 @@ class BlockCg:
         tolerance: When a right-hand side is solved.
         maxiter: Most iterations.
         preconditioner: What is solved with first, or None.
-        space: Where directions are noted for later solves, or None.
+
+    Attributes:
+        directions: What the solve has searched along, and what the operator made of it.
     """
 
     def __init__(
@@ -60,12 +67,10 @@ class BlockCg:
         tolerance: Tolerance,
         maxiter: int,
         preconditioner: Preconditioner | None,
-        space: RecycledSpace | None = None,
     ) -> None:
         self.system = system
         self.maxiter = maxiter
         self.precondition = preconditioner
-        self.space = space
         k, p = system.rhs.shape
         self.norm_b = system.rhs.double().norm(dim=1).tolist()
         # The operator is never so well known that less than rtol·‖b‖ could be told apart from it.
@@ -89,6 +94,7 @@ class BlockCg:
         self.gamma: list[float] = [0.0] * k
         self.norms = self._measure()
         self.P = system.rhs[:0]
+        self.directions = Directions(_most_directions(system), system.rhs)
 
     def run(self, checkpoints: Checkpoints | None = None) -> None:
         """Iterates until every right-hand side has ended.
@@ -122,8 +128,6 @@ class BlockCg:
             self._end_all(TerminationStatus.NonFinite, iteration)
             return
         Q = self.system.operator(P)
-        if self.space is not None:
-            self.space.note(P, Q, self.system.operator.damping)
         curvature = gram(P, Q)
         curvature = (curvature + curvature.T) / 2
         along = gram(P, self.R)
@@ -140,12 +144,12 @@ class BlockCg:
         alpha = (inverse @ along).T.to(Q)
         self.X[self.active] += alpha @ P
         self.R -= alpha @ Q
+        self.directions.add(P, Q, inverse)
         self.norms = self._measure()
         self._settle(iteration)
         if self.active:
-            Z = self._preconditioned()
-            # Conjugate to this step by construction, whatever rounding or a corrected residual did to R.
-            self.P = self._directions(Z - (gram(Z, Q) @ inverse).to(Q) @ P)
+            # Conjugate by construction, whatever rounding or a corrected residual did to R.
+            self.P = self._directions(self.directions.conjugate(self._preconditioned()))
 
     def _state(self, iteration: int) -> SolverState:
         """Everything that the next iteration depends on."""
@@ -157,6 +161,7 @@ class BlockCg:
                 "R": self.R,
                 "P": self.P,
                 **{f"best.{i}": x for i, x in self.best_x.items()},
+                **{f"directions.{name}": t for name, t in self.directions.tensors().items()},
             },
             facts={
                 **identity_of(self.system),
@@ -173,7 +178,10 @@ class BlockCg:
     def _restore(self, state: SolverState) -> int:
         """Takes up a saved state; returns the iterations that were done."""
         check_resume(self.system, state)
-        facts, tensors = state.facts, {name: t.to(self.X) for name, t in state.tensors.items()}
+        own = "directions."
+        self.directions.restore({n.removeprefix(own): t for n, t in state.tensors.items() if n.startswith(own)})
+        facts = state.facts
+        tensors = {name: t.to(self.X) for name, t in state.tensors.items() if not name.startswith(own)}
         self.X, self.R, self.P = (tensors[name].clone() for name in ("X", "R", "P"))
         self.best_x = {int(name.removeprefix("best.")): t for name, t in tensors.items() if name.startswith("best.")}
         self.active = list(facts["active"])
@@ -217,7 +225,7 @@ class BlockCg:
                     advice=SINGULAR if status is TerminationStatus.Breakdown else None,
                 )
         self._keep([not ends for ends in ended])
-        self.P = self._directions(self._preconditioned())
+        self.P = self._directions(self.directions.conjugate(self._preconditioned()))
 
     def _sufficient_damping(self, direction: Tensor) -> float:
         """A λ above the smallest eigenvalue of H as far as a few Lanczos steps show it; found once a solve."""
@@ -255,9 +263,15 @@ class BlockCg:
             else:
                 self.best[i], self.best_x[i] = value, self.X[i].clone()
                 self.lowest[i], self.since_best[i] = math.inf, 0
-                self.R[j] = r.to(self.R.dtype)
+                self._take_up(j, r.to(self.R.dtype))
         self._keep(going_on)
         self.norms = self._measure()
+
+    def _take_up(self, j: int, residual: Tensor) -> None:
+        """Goes on from a true residual, after what a step along the directions known so far takes off it."""
+        step, taken = self.directions.project(residual[None])
+        self.X[self.active[j]] += step[0]
+        self.R[j] = residual - taken[0]
 
     def _keep(self, going_on: Sequence[bool]) -> None:
         if all(going_on):
@@ -274,6 +288,15 @@ class BlockCg:
         for i in self.active:
             self.endings[i] = Ending(status, iteration)
         self.active = []
+
+
+def _most_directions(system: LinearSystem) -> int:
+    """How many directions to keep: as memory allows, and so that using them is cheap beside a product."""
+    k, p = system.rhs.shape
+    room = int(KEPT_SHARE * system.problem.memory_budget) // (2 * p * system.rhs.element_size())
+    # A block of rows goes through the caches together; a single row reads all directions for itself.
+    together = min(1.0, max(0.25, k / 8))
+    return min(room, p, max(FEWEST, int(KEPT_POINTS * together * system.problem.num_points)))
 
 
 SINGULAR: Final = (

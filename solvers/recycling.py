@@ -65,17 +65,20 @@ class RecycledSpace:
         return not self.rank and not self._waiting
 
     def note(self, P: Tensor, Q: Tensor, shift: float | Tensor) -> None:
-        """Notes directions ``P`` ``[m, p]`` and their images ``Q`` under H + Λ, if there is room; copies neither.
+        """Notes directions ``P`` ``[m, p]`` and their images ``Q`` under H + Λ, the first that there is room for.
 
         Args:
             P: Rows of unit length that nobody will change.
-            Q: Their images; this object may overwrite them later.
+            Q: Their images; this object may overwrite them, and copies neither where there is room for all.
             shift: The diagonal of Λ, as a number or ``[p]``.
         """
         waiting = sum(w.P.shape[0] for w in self._waiting)
         room = min(self._room(P), MOST_WAITING)
-        if room < FEWEST or waiting + P.shape[0] > room:
+        count = min(P.shape[0], room - waiting)
+        if room < FEWEST or count < 1:
             return
+        if count < P.shape[0]:
+            P, Q = P[:count].clone(), Q[:count].clone()
         self._waiting.append(_Waiting(P, Q, shift))
 
     def digest(self) -> None:
@@ -104,10 +107,6 @@ class RecycledSpace:
     def _room(self, P: Tensor) -> int:
         """Rows and their images that either half of the budget holds: what is known, and what waits."""
         return self._budget // (4 * P.shape[1] * P.element_size())
-
-    def forget_waiting(self) -> None:
-        """Drops what was noted since the last :meth:`digest`."""
-        self._waiting = []
 
     def pairs(self, damping: float) -> tuple[Tensor, Tensor] | None:
         """The eigenpairs that make a difference to H + λI, after taking in what waits; None if there are none.

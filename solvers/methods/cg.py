@@ -120,10 +120,11 @@ def solve_cg(
     if space is not None and (begun is None or begun.facts.get("preconditioner")):
         first = recycled_preconditioner(system)
     helped = first is not None
-    iteration = BlockCg(system, x0, Tolerance(rtol, atol), maxiter or 10 * system.operator.size, first, space)
+    iteration = BlockCg(system, x0, Tolerance(rtol, atol), maxiter or 10 * system.operator.size, first)
     iteration.run(checkpoints)
-    if space is not None and helped and max(e.iterations for e in iteration.endings.values()) <= ENOUGH:
-        space.forget_waiting()
+    few = helped and max(e.iterations for e in iteration.endings.values()) <= ENOUGH
+    if space is not None and not few:
+        space.note(iteration.directions.vectors, iteration.directions.images, system.operator.damping)
     endings = [iteration.endings[i] for i in range(system.rhs.shape[0])]
     solved = (TerminationStatus.Converged, TerminationStatus.AbsoluteTolerance)
     return system.result(
