@@ -37,6 +37,10 @@ PATIENCE: Final = 1000
 ACTIVE: Final = 1e-3
 """Share of a residual along a direction from which a right-hand side is active in it."""
 
+REDUCED: Final = 1e-5
+"""By how much products in float32 reduce a float64 residual before it is recomputed."""
+CORRECT_AFTER: Final = 50
+"""Iterations after which it is recomputed anyhow; where that finds it no smaller than half, float64 goes on."""
 KEPT_SHARE: Final = 0.125
 """Part of the memory budget for the directions of a solve."""
 KEPT_POINTS: Final = 0.3
@@ -94,7 +98,10 @@ class BlockCg:
         self.gamma: list[float] = [0.0] * k
         self.norms = self._measure()
         self.P = system.rhs[:0]
-        self.directions = Directions(_most_directions(system), system.rhs)
+        self.precision = torch.float32 if system.single is not None else system.rhs.dtype
+        self.level = dict(enumerate(self.norms))
+        self.corrected = [0] * k
+        self.directions = self._no_directions()
 
     def run(self, checkpoints: Checkpoints | None = None) -> None:
         """Iterates until every right-hand side has ended.
@@ -127,17 +134,20 @@ class BlockCg:
             # Residuals that are left have directions, unless these overflowed.
             self._end_all(TerminationStatus.NonFinite, iteration)
             return
-        Q = self.system.operator(P)
+        Q = self._apply(P)
         curvature = gram(P, Q)
         curvature = (curvature + curvature.T) / 2
         along = gram(P, self.R)
         if not bool(curvature.isfinite().all()) or not bool(along.isfinite().all()):
-            self._end_all(TerminationStatus.NonFinite, iteration)
+            if not self._leave_single():
+                self._end_all(TerminationStatus.NonFinite, iteration)
             return
         values, U = torch.linalg.eigh(curvature)
         # Below this the sign of the curvature is rounding.
-        noise = 4 * torch.finfo(Q.dtype).eps * float(Q.norm(dim=1).max())
+        noise = 4 * torch.finfo(self.precision).eps * float(Q.norm(dim=1).max())
         if float(values[0]) <= noise:
+            if self._leave_single():
+                return
             self._end_without_step(iteration, values, U, along, noise)
             return
         inverse = (U / values) @ U.T
@@ -166,6 +176,9 @@ class BlockCg:
             facts={
                 **identity_of(self.system),
                 "preconditioner": None if self.precondition is None else self.precondition.description,
+                "precision": str(self.precision),
+                "level": [self.level[i] for i in range(self.X.shape[0])],
+                "corrected": list(self.corrected),
                 "active": self.active,
                 "gamma": self.gamma,
                 "best": [b if math.isfinite(b) else None for b in self.best],
@@ -179,7 +192,13 @@ class BlockCg:
         """Takes up a saved state; returns the iterations that were done."""
         check_resume(self.system, state)
         own = "directions."
-        self.directions.restore({n.removeprefix(own): t for n, t in state.tensors.items() if n.startswith(own)})
+        if self._in_single and state.facts.get("precision") == str(self.X.dtype):
+            self.precision = self.X.dtype
+            self.directions = self._no_directions()
+        self.level = dict(enumerate(state.facts.get("level", self.norms)))
+        self.corrected = list(state.facts.get("corrected", self.corrected))
+        if state.facts.get("precision") == str(self.precision):
+            self.directions.restore({n.removeprefix(own): t for n, t in state.tensors.items() if n.startswith(own)})
         facts = state.facts
         tensors = {name: t.to(self.X) for name, t in state.tensors.items() if not name.startswith(own)}
         self.X, self.R, self.P = (tensors[name].clone() for name in ("X", "R", "P"))
@@ -191,6 +210,36 @@ class BlockCg:
         self.endings = endings_from(facts["endings"])
         self.norms = self._measure()
         return state.iteration
+
+    def _no_directions(self) -> Directions:
+        like = self.system.rhs.to(self.precision)[:0]
+        return Directions(_most_directions(self.system, like.element_size()), like)
+
+    @property
+    def _in_single(self) -> bool:
+        """Whether products are in float32 and residuals in float64."""
+        return self.precision != self.X.dtype
+
+    def _apply(self, V: Tensor) -> Tensor:
+        single = self.system.single
+        return single(V) if single is not None and self._in_single else self.system.operator(V)
+
+    def _leave_single(self) -> bool:
+        """Goes on with products in float64 from the true residuals, where float32 gets no further.
+
+        Returns:
+            False where products are in the system's own dtype already.
+        """
+        if not self._in_single:
+            return False
+        self.precision = self.X.dtype
+        self.directions = self._no_directions()
+        self.R = self.system.rhs[self.active] - self.system.operator(self.X[self.active])
+        for i in self.active:
+            self.lowest[i], self.since_best[i] = math.inf, 0
+        self.norms = self._measure()
+        self.P = self._directions(self._preconditioned())
+        return True
 
     def _preconditioned(self) -> Tensor:
         return self.R if self.precondition is None else self.precondition(self.R)
@@ -240,19 +289,29 @@ class BlockCg:
         for j, (i, norm) in enumerate(zip(self.active, self.norms, strict=True)):
             self.since_best[i] = 0 if norm < self.lowest[i] else self.since_best[i] + 1
             self.lowest[i] = min(norm, self.lowest[i])
-            if norm <= MARGIN * self.target[i] or self.since_best[i] > self.patience:
+            if (
+                self._is_to_be_corrected(i, norm, iteration)
+                or norm <= MARGIN * self.target[i]
+                or self.since_best[i] > self.patience
+            ):
                 done.append(j)
         if done:
             self._confirm(iteration, done)
 
+    def _is_to_be_corrected(self, i: int, norm: float, iteration: int) -> bool:
+        """Whether products in float32 have brought a residual as far as they may be trusted, or gone on for long."""
+        return self._in_single and (norm <= REDUCED * self.level[i] or iteration - self.corrected[i] >= CORRECT_AFTER)
+
     def _confirm(self, iteration: int, positions: list[int]) -> None:
         rows = [self.active[j] for j in positions]
         residual, relative = self.system.residual(rows, self.X[rows])
-        going_on = [True] * len(self.active)
+        going_on, left = [True] * len(self.active), False
         for j, i, r, value in zip(positions, rows, residual, relative.tolist(), strict=True):
             if value * self.norm_b[i] <= self.target[i]:
                 self.endings[i] = Ending(TerminationStatus.Converged, iteration, relative_residual=value)
                 going_on[j] = False
+            elif self._in_single and not value < self.best[i] / 2:
+                left = True
             elif not value < self.best[i] / 2:
                 # A fresh start gained less than half: what is left is the rounding of the operator.
                 best = min(value, self.best[i])
@@ -262,10 +321,13 @@ class BlockCg:
                 going_on[j] = False
             else:
                 self.best[i], self.best_x[i] = value, self.X[i].clone()
+                self.level[i], self.corrected[i] = value * self.norm_b[i], iteration
                 self.lowest[i], self.since_best[i] = math.inf, 0
                 self._take_up(j, r.to(self.R.dtype))
         self._keep(going_on)
         self.norms = self._measure()
+        if left:
+            self._leave_single()
 
     def _take_up(self, j: int, residual: Tensor) -> None:
         """Goes on from a true residual, after what a step along the directions known so far takes off it."""
@@ -290,10 +352,10 @@ class BlockCg:
         self.active = []
 
 
-def _most_directions(system: LinearSystem) -> int:
+def _most_directions(system: LinearSystem, size: int) -> int:
     """How many directions to keep: as memory allows, and so that using them is cheap beside a product."""
     k, p = system.rhs.shape
-    room = int(KEPT_SHARE * system.problem.memory_budget) // (2 * p * system.rhs.element_size())
+    room = int(KEPT_SHARE * system.problem.memory_budget) // (2 * p * size)
     # A block of rows goes through the caches together; a single row reads all directions for itself.
     together = min(1.0, max(0.25, k / 8))
     return min(room, p, max(FEWEST, int(KEPT_POINTS * together * system.problem.num_points)))

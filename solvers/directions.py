@@ -12,7 +12,7 @@ from solvers.blocks import gram
 
 __all__ = ["Directions"]
 
-FEWEST: Final = 64
+FEWEST: Final = 128
 """As many are kept where they fit, however cheap products are."""
 LEAST_ROOM: Final = 32
 
@@ -27,7 +27,8 @@ class Directions:
 
     Args:
         most: How many to keep.
-        like: A tensor ``[..., p]`` of their dtype, on their device.
+        like: A tensor ``[..., p]`` on their device, of the dtype to keep them in; it may be a smaller one than that
+            of the solve.
     """
 
     def __init__(self, most: int, like: Tensor) -> None:
@@ -80,7 +81,10 @@ class Directions:
         P, Q, inverse = self._last
         # The last one counts most, and in float64: what is left of the others is rounding already.
         Z = Z - (gram(Z, Q) @ inverse).to(Z) @ P
-        return Z - self._inverted(Z @ self.images.T) @ self.vectors if len(self._inverses) > 1 else Z
+        if len(self._inverses) < 2:
+            return Z
+        along = self._inverted(Z.to(self._P.dtype) @ self.images.T)
+        return Z - (along @ self.vectors).to(Z)
 
     def project(self, R: Tensor) -> tuple[Tensor, Tensor]:
         """The step along the directions that makes residuals orthogonal to them.
@@ -91,8 +95,8 @@ class Directions:
         Returns:
             What to add to the solutions, and to take from the residuals.
         """
-        along = self._inverted((R.double() @ self.vectors.double().T).to(R))
-        return along @ self.vectors, along @ self.images
+        along = self._inverted(gram(R, self.vectors).to(self._P))
+        return (along @ self.vectors).to(R), (along @ self.images).to(R)
 
     def _inverted(self, coefficients: Tensor) -> Tensor:
         if not self._inverses:
@@ -119,5 +123,5 @@ class Directions:
         count = sum(name.startswith("inverse.") for name in tensors)
         self._inverses = [tensors[f"inverse.{i}"].cpu() for i in range(count)]
         if "last.P" in tensors:
-            P, Q = (tensors[name].to(like) for name in ("last.P", "last.Q"))
+            P, Q = (tensors[name].to(like.device) for name in ("last.P", "last.Q"))
             self._last = (P, Q, tensors["last.inverse"].cpu())

@@ -23,6 +23,7 @@ from solvers.operators.planning import Planner
 from solvers.recycling import RecycledSpace
 from solvers.registry import InversionRegistry
 from solvers.result import InverseHvpResult
+from solvers.single import SingleTwin, single_twin
 from solvers.snapshot import ModelSnapshot
 from solvers.survey import survey
 from solvers.torch_model import TorchTwiceDifferentiable
@@ -61,6 +62,7 @@ class Problem:
         model: As given.
         curvature: What H is.
         factors: Sketches, eigenpairs and factorisations that solves leave for later ones, up to ``memory_budget``.
+        strategy: As given.
         recycled: Search directions that cg leaves for later solves, up to a quarter of it.
         num_params: The length p of right-hand sides.
         num_points: The number n of training points.
@@ -107,10 +109,12 @@ class Problem:
         self._survey = survey(self.snapshot, model.loss, self.data, memory_budget)
         self.terms, self.mean_loss = self._survey.terms, self._survey.mean_loss
         self.denominator = self._survey.denominator
-        self._strategy: Strategy = strategy
+        self.strategy: Strategy = strategy
         self._differentiable = False
         self._minibatches: MinibatchHessians | None = None
         self._relatives: dict[str, Problem] = {}
+        self._single: SingleTwin | None = None
+        self._tried_single = False
         self._take(self._chunks_of(kind, seed))
 
     @classmethod
@@ -172,7 +176,8 @@ class Problem:
         Those of all curvatures that share them; what a list that was given as data holds is not counted.
         """
         graphs = sum(p._graph_bytes + p.recycled.nbytes for p in self._relatives.values())
-        return self.data.nbytes + self.factors.nbytes + graphs
+        twins = [p._single for p in self._relatives.values() if p._single is not None]
+        return self.data.nbytes + self.factors.nbytes + graphs + sum(t.problem.nbytes + t.data_bytes for t in twins)
 
     @property
     def seconds_per_product(self) -> float | None:
@@ -189,6 +194,10 @@ class Problem:
             InvalidOption: It describes no strategy.
         """
         self._planner.pin(None if plan is None else Plan.of(plan))
+        twin = self.single_precision()
+        if twin is not None:
+            single = None if plan is None else plan.get("single")
+            twin.pin(single)
 
     def solve(
         self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: Perturbation = 0.0, **options: Any
@@ -209,7 +218,7 @@ class Problem:
         Raises:
             UnsupportedLayer: The model cannot be differentiated twice; names the layer.
         """
-        if not self._differentiable and self._strategy not in ("forward", "linearized"):
+        if not self._differentiable and self.strategy not in ("forward", "linearized"):
             require_second_derivatives(self._chunks, next(self.data.chunks(1)))
         self._differentiable = True
         others = [p for p in self._relatives.values() if p is not self]
@@ -218,6 +227,16 @@ class Problem:
                 other._planner.forget()
                 other._minibatches = None
         return self._planner.operator(expected_products, rows)
+
+    def single_precision(self) -> Problem | None:
+        """The same problem in float32, for a float64 solve to iterate on; None where it would not pay or not work.
+
+        Made once and kept.
+        """
+        if not self._tried_single:
+            self._tried_single = True
+            self._single = single_twin(self, self._planner.bytes_ahead)
+        return None if self._single is None else self._single.problem
 
     def chunk_points(self) -> int:
         """How many points a pass may hold at a time within a quarter of the memory budget."""
@@ -254,8 +273,10 @@ class Problem:
         """Makes this curvature the problem's own."""
         self.curvature = chunks.kind
         self._chunks = chunks
-        self._planner = Planner(chunks, self.data, self.memory_budget, self._strategy, self._survey.seconds)
+        self._planner = Planner(chunks, self.data, self.memory_budget, self.strategy, self._survey.seconds)
         self._minibatches = None
         self._differentiable = False
         self.recycled = RecycledSpace(self.memory_budget // 4)
+        self._single = None
+        self._tried_single = False
         self._relatives[chunks.key] = self

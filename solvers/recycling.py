@@ -15,7 +15,7 @@ MOST_WAITING: Final = 256
 """Directions that wait to be taken in; a solve's first ones show the most of H."""
 FEWEST: Final = 8
 """A space too large for this many directions is not worth its memory."""
-INDEPENDENT: Final = {torch.float32: 5e-3, torch.float64: 1e-6}
+INDEPENDENT: Final = 5e-3
 """Singular values of the directions below this share of the largest are rounding."""
 RELEVANT: Final = 0.2
 """Eigenvalues below this share of λ look like none to H + λI."""
@@ -79,7 +79,9 @@ class RecycledSpace:
             return
         if count < P.shape[0]:
             P, Q = P[:count].clone(), Q[:count].clone()
-        self._waiting.append(_Waiting(P, Q, shift))
+        # The pairs only have to be good enough to precondition with.
+        shift = shift.float() if isinstance(shift, Tensor) else shift
+        self._waiting.append(_Waiting(P.float(), Q.float(), shift))
 
     def digest(self) -> None:
         """Takes in what is waiting: a Rayleigh–Ritz step on old and new directions together."""
@@ -89,12 +91,11 @@ class RecycledSpace:
         P = torch.cat([*([] if self._vectors is None else [self._vectors]), *(w.P for w in waiting)])
         images = [w.Q.sub_(w.P * w.shift) for w in waiting]
         HP = torch.cat([*([] if self._images is None else [self._images]), *images])
-        # In the dtype of the solve: the pairs only have to be good enough to precondition with.
         overlaps, products = ((P @ other.T).double().cpu() for other in (P, HP))
         values, U = torch.linalg.eigh(overlaps)
         if not bool(values.isfinite().all()) or not bool(products.isfinite().all()):
             return
-        kept = values > INDEPENDENT[P.dtype] ** 2 * values[-1]
+        kept = values > INDEPENDENT**2 * values[-1]
         basis = (U[:, kept] * values[kept].rsqrt()).T
         projection = basis @ products @ basis.T
         ritz, W = torch.linalg.eigh((projection + projection.T) / 2)
@@ -116,7 +117,7 @@ class RecycledSpace:
 
         Returns:
             Values ``[r]``, positive and descending, in float64 and in main memory; vectors as orthonormal rows
-            ``[r, p]``.
+            ``[r, p]`` in float32.
         """
         self.digest()
         if self._values is None or self._vectors is None:

@@ -67,6 +67,13 @@ class ModelSnapshot:
         """The model's modules with their names; the model's own is empty."""
         yield from self._model.named_modules()
 
+    def take(self, other: ModelSnapshot) -> None:
+        """Takes over the parameters and buffers of another snapshot of the same module, in this one's dtype."""
+        for own, given in zip(self.parameters, other.parameters, strict=True):
+            own.copy_(given)
+        for name, buffer in self._buffers.items():
+            buffer.copy_(other._buffers[name])
+
     def outputs(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
         """The model's outputs ``[m, ...]`` for inputs ``[m, ...]`` at the given parameters.
 

@@ -13,7 +13,9 @@ from ihvp.methods import InversionMethod, TerminationStatus, default_rtol, parse
 from solvers.certificate import Certificate, Ending, Tolerance, issue
 from solvers.damping import Damping, Perturbation
 from solvers.factors import Factor
+from solvers.operators.curvature import CurvatureOperator
 from solvers.operators.damped import DampedOperator
+from solvers.operators.single import SingleOperator
 from solvers.problem import Problem
 from solvers.progress import Callback, Monitor
 from solvers.result import InverseHvpResult
@@ -28,6 +30,8 @@ F = TypeVar("F", bound=Factor)
 
 CERTIFIED_AT_ONCE = 16
 """Rows whose residuals are held in float64 at a time."""
+CHECKS = 2
+"""Products of each right-hand side in float64 where the others are in float32."""
 PROBES = 100
 """Most products spent on the spectrum where λ is to be chosen."""
 
@@ -56,6 +60,7 @@ class LinearSystem:
         expected_products: About how many products the method will need, for the choice of a strategy.
         each_rhs: Whether that many are needed for each right-hand side; else altogether.
         rows: Vectors in a block of products; the number of right-hand sides if left out.
+        single_precision: Whether the method can do with products in float32 where the system is in float64.
         check: Refuses a λ that the method cannot do with, before the data are gone through; and one that was chosen.
         callback: Called once an iteration.
         progress: Whether to draw a progress bar.
@@ -63,6 +68,7 @@ class LinearSystem:
     Attributes:
         rhs: b as rows ``[k, p]`` in the model's dtype and on its device.
         operator: H + Λ, where Λ is λI unless λ was given by parameter.
+        single: The same with products in float32, where the method can do with it and it pays; else None.
         monitor: Tells the callback.
     """
 
@@ -78,6 +84,7 @@ class LinearSystem:
         expected_products: int,
         each_rhs: bool = True,
         rows: int | None = None,
+        single_precision: bool = False,
         check: Callable[[Damping], None] | None = None,
         callback: Callback | None = None,
         progress: bool = False,
@@ -95,11 +102,12 @@ class LinearSystem:
         self.problem = Problem.of(model, training_data)
         self.rhs = self._given.to(self.problem.device, self.problem.dtype)
         k = self.rhs.shape[0]
-        self._hessian = self.problem.hessian(expected_products * (k if each_rhs else 1), rows or k)
+        expected = expected_products * (k if each_rhs else 1)
+        self._hessian, self._single_hessian = self._operators(expected, rows or k, single_precision)
         self.operator = DampedOperator(self._hessian, self._damping.diagonal(self.problem.snapshot.parameters))
         self.monitor = Monitor(method.value, callback, progress)
         self._options = dict(options)
-        self._done_before = self._hessian.products_done
+        self._done_before = self._products_done
         self._extra_products = 0.0
         self._factors: dict[str, str] = {}
         self._shortage: list[str] = []
@@ -107,8 +115,23 @@ class LinearSystem:
             self._choose_damping(names)
             if check is not None:
                 check(self._damping)
+        self.single: SingleOperator | None = None
+        if self._single_hessian is not None:
+            self.single = SingleOperator(self._single_hessian, self.operator)
         self._timings = {"linearise": time.perf_counter() - started}
         self._solving_since = time.perf_counter()
+
+    def _operators(
+        self, expected: int, rows: int, single_precision: bool
+    ) -> tuple[CurvatureOperator, CurvatureOperator | None]:
+        """H, and H with products in float32 where that is asked for and pays."""
+        if single_precision and self.problem.dtype == torch.float64:
+            # It then only checks and corrects; and it is set up first, for it tells what cannot be differentiated.
+            whole = self.problem.hessian(CHECKS * self.rhs.shape[0], rows)
+            twin = self.problem.single_precision()
+            if twin is not None:
+                return whole, twin.hessian(expected, rows)
+        return self.problem.hessian(expected, rows), None
 
     def _choose_damping(self, names: Sequence[str]) -> None:
         probe, _ = probe_spectrum(self, PROBES, seed=0)
@@ -167,7 +190,12 @@ class LinearSystem:
     @property
     def hvps(self) -> float:
         """Hessian-vector products done in this solve, in passes over all points."""
-        return self._hessian.products_done - self._done_before + self._extra_products
+        return self._products_done - self._done_before + self._extra_products
+
+    @property
+    def _products_done(self) -> float:
+        single = 0.0 if self._single_hessian is None else self._single_hessian.products_done
+        return self._hessian.products_done + single
 
     def tolerance(self, rtol: float | None, atol: float = 0.0) -> Tolerance:
         """What a method is asked for; a relative tolerance that is left out is the one of the dtype."""
@@ -190,7 +218,8 @@ class LinearSystem:
     @property
     def plan(self) -> dict[str, Any]:
         """How products are computed, JSON-ready."""
-        return self._hessian.plan.as_dict()
+        single = {} if self._single_hessian is None else {"single": self._single_hessian.plan.as_dict()}
+        return {**self._hessian.plan.as_dict(), **single}
 
     def note_shortage(self, what: str, steps: Sequence[str]) -> None:
         """Notes for ``info`` that memory ran out, and how it went on.
@@ -262,7 +291,7 @@ class LinearSystem:
                 "hessian_perturbation": self.perturbation,
                 "options": self._options,
                 "timings": self._timings,
-                "strategy": {**self._hessian.plan.as_dict(), **self.problem.description, **self._shortages},
+                "strategy": {**self.plan, **self.problem.description, **self._shortages},
                 "hvps": self.hvps,
                 "factors": self._factors,
                 **self.chosen_perturbation,

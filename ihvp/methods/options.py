@@ -70,6 +70,11 @@ class CgOptions(KrylovOptions):
         description="Without a preconditioner: start from what earlier jobs on the same model have shown of H, and "
         "leave the search directions of this one to later jobs. The answer is the same to rtol.",
     )
+    single_precision: bool = Field(
+        True,
+        description="In float64: iterate on products in float32 where they pay, and correct by residuals in float64. "
+        "The tolerance and the certificate are those of float64.",
+    )
 
 
 class MinresOptions(KrylovOptions):

@@ -46,6 +46,7 @@ def solve_cg(
     preconditioner_rank: int | None = None,
     seed: int = 0,
     recycle: bool = True,
+    single_precision: bool = True,
     progress: bool = False,
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
@@ -77,6 +78,9 @@ def solve_cg(
         recycle: Whether earlier solves on the problem may help where there is no preconditioner, and this one later
             ones. Without it, the same call gives the same bits whatever was solved before, as long as the products are
             computed in the same way.
+        single_precision: Whether products may be in float32 where the system is in float64, p and the data are large
+            enough for that to pay, and the float64 residual is corrected as it goes. A product that float32 is not
+            enough for sends the solve on in float64.
         progress: Draws a progress bar on stderr.
         callback: See :func:`solvers.solve_hvp`.
         checkpoints: Where the state is saved, and found again: see :mod:`solvers.checkpoint`.
@@ -98,6 +102,7 @@ def solve_cg(
         preconditioner_rank=preconditioner_rank,
         seed=seed,
         recycle=recycle,
+        single_precision=single_precision,
     )
     system = LinearSystem(
         InversionMethod.Cg,
@@ -108,6 +113,7 @@ def solve_cg(
         options={**options, "x0": None if x0 is None else list(x0.shape)},
         expected_products=_expected_products(b, maxiter),
         each_rhs=False,
+        single_precision=single_precision,
         check=check_preconditioner(preconditioner, preconditioner_rank, model.num_params),
         callback=callback,
         progress=progress,

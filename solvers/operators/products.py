@@ -160,7 +160,13 @@ def pulled_back(
         with torch.enable_grad():
             outputs = [torch.stack([(o * v).sum() for o, v in zip(outputs, vectors, strict=True)]).sum()]
         given = {}
-    return torch.autograd.grad(outputs, inputs, retain_graph=True, allow_unused=True, materialize_grads=True, **given)
+    found = torch.autograd.grad(outputs, inputs, retain_graph=True, allow_unused=True, **given)
+    # Torch would fill in zeros for one vector where there are k.
+    lead = vectors[0].shape[:1] if batched else ()
+    return tuple(
+        part if part is not None else one.new_zeros((*lead, *one.shape))
+        for part, one in zip(found, inputs, strict=True)
+    )
 
 
 def linearized_function(function: Callable[..., Any], at: Parts) -> tuple[Callable[..., Any], int]:

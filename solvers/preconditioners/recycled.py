@@ -26,4 +26,4 @@ def recycled_preconditioner(system: LinearSystem) -> LowRankPreconditioner | Non
         return None
     values, vectors = pairs
     divisors = values + damping
-    return LowRankPreconditioner(vectors, divisors, float(divisors[-1]), {"kind": "recycled"})
+    return LowRankPreconditioner(vectors.to(system.rhs), divisors, float(divisors[-1]), {"kind": "recycled"})

@@ -34,7 +34,7 @@ def test_submit_answers_202_with_the_job_and_where_it_is(service: Service) -> No
 
 
 def test_options_are_stored_after_the_services_defaults(service: Service) -> None:
-    unset = {"preconditioner": None, "preconditioner_rank": None, "seed": 0, "recycle": True}
+    unset = {"preconditioner": None, "preconditioner_rank": None, "seed": 0, "recycle": True, "single_precision": True}
     assert service.submit()["options"] == {"rtol": 1e-5, "atol": 0.0, "maxiter": None, **unset}
     wide = service.register("wide-options", dtype="float64")["reference"]
     assert service.submit(model=wide)["options"]["rtol"] == 1e-8

@@ -98,6 +98,7 @@ def test_options_are_recorded_after_defaults() -> None:
         "preconditioner_rank": None,
         "seed": 0,
         "recycle": True,
+        "single_precision": True,
     }
 
 

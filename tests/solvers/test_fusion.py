@@ -119,3 +119,13 @@ def test_what_a_trace_was_computed_from_is_let_go() -> None:
     assert product.nbytes == before == held_bytes(trace)
     # Of a network with two hidden layers: in- and outputs of each, their derivatives and the loss's, each once.
     assert product.nbytes < 14 * POINTS * 7 * 8 + sum(p.nbytes for p in parameters)
+
+
+def test_parameters_without_second_derivatives_have_zeros_for_each_vector() -> None:
+    # Nothing of the objective's gradient depends on the last one.
+    parameters = [torch.randn(3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)]
+    graph = GraphProduct(lambda at: at[0].pow(3).sum() + at[1].sum(), parameters)
+    V = [torch.randn(4, *p.shape, dtype=torch.float64) for p in parameters]
+    first, second = graph.many(V)
+    torch.testing.assert_close(first, 6 * parameters[0] * V[0])
+    assert torch.equal(second, torch.zeros(4, 2, dtype=torch.float64))
