@@ -73,7 +73,7 @@ def quick(service: Service, digits: Example, first: int = 0) -> JobRequest:
 
 def long(service: Service, *, damping: float = 1e-4, row: int | None = None) -> JobRequest:
     """Seconds of work that ends converged; with a tiny λ, minutes. One of the right-hand sides, or all of them."""
-    example = softmax_regression(2000, 60, 8)
+    example = softmax_regression(12_000, 60, 8)
     p = example.num_params
     b = torch.randn(6, p, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     if row is not None:
