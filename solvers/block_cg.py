@@ -99,7 +99,7 @@ class BlockCg:
         self.norms = self._measure()
         self.P = system.rhs[:0]
         self.precision = torch.float32 if system.single is not None else system.rhs.dtype
-        self.level = dict(enumerate(self.norms))
+        self.level = list(self.norms)
         self.corrected = [0] * k
         self.directions = self._no_directions()
 
@@ -177,7 +177,7 @@ class BlockCg:
                 **identity_of(self.system),
                 "preconditioner": None if self.precondition is None else self.precondition.description,
                 "precision": str(self.precision),
-                "level": [self.level[i] for i in range(self.X.shape[0])],
+                "level": list(self.level),
                 "corrected": list(self.corrected),
                 "active": self.active,
                 "gamma": self.gamma,
@@ -191,15 +191,13 @@ class BlockCg:
     def _restore(self, state: SolverState) -> int:
         """Takes up a saved state; returns the iterations that were done."""
         check_resume(self.system, state)
-        own = "directions."
-        if self._in_single and state.facts.get("precision") == str(self.X.dtype):
+        own, facts = "directions.", state.facts
+        if self._in_single and facts.get("precision") == str(self.X.dtype):
             self.precision = self.X.dtype
             self.directions = self._no_directions()
-        self.level = dict(enumerate(state.facts.get("level", self.norms)))
-        self.corrected = list(state.facts.get("corrected", self.corrected))
-        if state.facts.get("precision") == str(self.precision):
+        if facts.get("precision") == str(self.precision):
             self.directions.restore({n.removeprefix(own): t for n, t in state.tensors.items() if n.startswith(own)})
-        facts = state.facts
+        self.level, self.corrected = (list(facts.get(name, getattr(self, name))) for name in ("level", "corrected"))
         tensors = {name: t.to(self.X) for name, t in state.tensors.items() if not name.startswith(own)}
         self.X, self.R, self.P = (tensors[name].clone() for name in ("X", "R", "P"))
         self.best_x = {int(name.removeprefix("best.")): t for name, t in tensors.items() if name.startswith("best.")}
@@ -310,20 +308,20 @@ class BlockCg:
             if value * self.norm_b[i] <= self.target[i]:
                 self.endings[i] = Ending(TerminationStatus.Converged, iteration, relative_residual=value)
                 going_on[j] = False
-            elif self._in_single and not value < self.best[i] / 2:
+            elif value < self.best[i] / 2:
+                self.best[i], self.best_x[i] = value, self.X[i].clone()
+                self.level[i], self.corrected[i] = value * self.norm_b[i], iteration
+                self.lowest[i], self.since_best[i] = math.inf, 0
+                self._take_up(j, r.to(self.R.dtype))
+            elif self._in_single:
                 left = True
-            elif not value < self.best[i] / 2:
+            else:
                 # A fresh start gained less than half: what is left is the rounding of the operator.
                 best = min(value, self.best[i])
                 if best < value:
                     self.X[i] = self.best_x[i]
                 self.endings[i] = Ending(TerminationStatus.Stagnated, iteration, relative_residual=best)
                 going_on[j] = False
-            else:
-                self.best[i], self.best_x[i] = value, self.X[i].clone()
-                self.level[i], self.corrected[i] = value * self.norm_b[i], iteration
-                self.lowest[i], self.since_best[i] = math.inf, 0
-                self._take_up(j, r.to(self.R.dtype))
         self._keep(going_on)
         self.norms = self._measure()
         if left:

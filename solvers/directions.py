@@ -15,6 +15,7 @@ __all__ = ["Directions"]
 FEWEST: Final = 128
 """As many are kept where they fit, however cheap products are."""
 LEAST_ROOM: Final = 32
+"""Directions that there is memory for at first; it doubles as they become more."""
 
 
 class Directions:

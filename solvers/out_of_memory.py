@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import torch
-from torch import Tensor
 
 from ihvp.errors import OutOfMemory
+
+if TYPE_CHECKING:
+    from solvers.data import Batch
 
 __all__ = ["Portions", "free_cached", "is_out_of_memory", "nothing_smaller", "one_point_at_a_time"]
 
 T = TypeVar("T")
-
-Batch = tuple[Tensor, Tensor]
 
 SAID: Final = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 """What the processor's allocators on Linux and Windows, CUDA's libraries, and CUDA where memory is pinned say, in

@@ -81,6 +81,10 @@ class Problem:
         OutOfMemory: Not even one point fits the memory that is free.
     """
 
+    _differentiable: bool
+    _single: SingleTwin | None
+    _tried_single: bool
+
     def __init__(
         self,
         model: TorchTwiceDifferentiable,
@@ -110,11 +114,8 @@ class Problem:
         self.terms, self.mean_loss = self._survey.terms, self._survey.mean_loss
         self.denominator = self._survey.denominator
         self.strategy: Strategy = strategy
-        self._differentiable = False
         self._minibatches: MinibatchHessians | None = None
         self._relatives: dict[str, Problem] = {}
-        self._single: SingleTwin | None = None
-        self._tried_single = False
         self._take(self._chunks_of(kind, seed))
 
     @classmethod
@@ -194,10 +195,11 @@ class Problem:
             InvalidOption: It describes no strategy.
         """
         self._planner.pin(None if plan is None else Plan.of(plan))
-        twin = self.single_precision()
-        if twin is not None:
-            single = None if plan is None else plan.get("single")
-            twin.pin(single)
+        single = None if plan is None else plan.get("single")
+        if single is not None:
+            self.single_precision()
+        if self._single is not None:
+            self._single.problem.pin(single)
 
     def solve(
         self, method: InversionMethod | str, b: Tensor, *, hessian_perturbation: Perturbation = 0.0, **options: Any
@@ -218,9 +220,7 @@ class Problem:
         Raises:
             UnsupportedLayer: The model cannot be differentiated twice; names the layer.
         """
-        if not self._differentiable and self.strategy not in ("forward", "linearized"):
-            require_second_derivatives(self._chunks, next(self.data.chunks(1)))
-        self._differentiable = True
+        self._require_second_derivatives()
         others = [p for p in self._relatives.values() if p is not self]
         if self._planner.bytes_ahead + sum(p._graph_bytes for p in others) > self.memory_budget:
             for other in others:
@@ -232,8 +232,12 @@ class Problem:
         """The same problem in float32, for a float64 solve to iterate on; None where it would not pay or not work.
 
         Made once and kept.
+
+        Raises:
+            UnsupportedLayer: The model cannot be differentiated twice; names the layer.
         """
         if not self._tried_single:
+            self._require_second_derivatives()
             self._tried_single = True
             self._single = single_twin(self, self._planner.bytes_ahead)
         return None if self._single is None else self._single.problem
@@ -258,6 +262,11 @@ class Problem:
         own = self.factor_key("")
         return [key.removeprefix(own) for key in self.factors.held() if key.startswith(own)]
 
+    def _require_second_derivatives(self) -> None:
+        if not self._differentiable and self.strategy not in ("forward", "linearized"):
+            require_second_derivatives(self._chunks, next(self.data.chunks(1)))
+        self._differentiable = True
+
     @property
     def _graph_bytes(self) -> int:
         stochastic = (
@@ -276,7 +285,7 @@ class Problem:
         self._planner = Planner(chunks, self.data, self.memory_budget, self.strategy, self._survey.seconds)
         self._minibatches = None
         self._differentiable = False
-        self.recycled = RecycledSpace(self.memory_budget // 4)
         self._single = None
         self._tried_single = False
+        self.recycled = RecycledSpace(self.memory_budget // 4)
         self._relatives[chunks.key] = self

@@ -125,13 +125,11 @@ class LinearSystem:
         self, expected: int, rows: int, single_precision: bool
     ) -> tuple[CurvatureOperator, CurvatureOperator | None]:
         """H, and H with products in float32 where that is asked for and pays."""
-        if single_precision and self.problem.dtype == torch.float64:
-            # It then only checks and corrects; and it is set up first, for it tells what cannot be differentiated.
-            whole = self.problem.hessian(CHECKS * self.rhs.shape[0], rows)
-            twin = self.problem.single_precision()
-            if twin is not None:
-                return whole, twin.hessian(expected, rows)
-        return self.problem.hessian(expected, rows), None
+        twin = self.problem.single_precision() if single_precision else None
+        if twin is None:
+            return self.problem.hessian(expected, rows), None
+        # Those in float64 then only check and correct.
+        return self.problem.hessian(CHECKS * self.rhs.shape[0], rows), twin.hessian(expected, rows)
 
     def _choose_damping(self, names: Sequence[str]) -> None:
         probe, _ = probe_spectrum(self, PROBES, seed=0)
@@ -167,21 +165,17 @@ class LinearSystem:
 
     @property
     def damping(self) -> float:
-        """The one λ; see :meth:`scalar_damping`."""
-        return self.scalar_damping()
-
-    @property
-    def has_one_damping(self) -> bool:
-        """Whether all parameters share one λ."""
-        return self._damping.scalar is not None
-
-    def scalar_damping(self) -> float:
         """The λ that all parameters share, for methods that know H + λI only.
 
         Raises:
             InvalidOption: λ differs between parameters.
         """
         return self._damping.one_for(self.method.value)
+
+    @property
+    def has_one_damping(self) -> bool:
+        """Whether all parameters share one λ."""
+        return self._damping.scalar is not None
 
     def raised_perturbation(self, by: float) -> float | dict[str, float]:
         """λ with as much added for every parameter; JSON-ready."""

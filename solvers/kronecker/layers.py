@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from solvers.nested import tensors_in
 from solvers.snapshot import ModelSnapshot
 
 __all__ = ["Call", "Layer", "Uses", "call_of", "find_layers", "uses_of"]
@@ -144,9 +145,9 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        used = [self._places[id(t)] for t in _tensors((args, kwargs)) if id(t) in self._places]
+        used = [self._places[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self._places]
         # A shape or a dtype asked for is no use of the numbers.
-        if not used or not any(True for _ in _tensors(result)):
+        if not used or not any(True for _ in tensors_in(result)):
             return result
         for place in used:
             self.uses.times[place] = self.uses.times.get(place, 0) + 1
@@ -156,13 +157,3 @@ class _Recorder(TorchFunctionMode):
             self.uses.layers.append(Layer(weight, self._places.get(id(call.bias)), call.kind))
             self.uses.outputs.append(tuple(result.shape))
         return result
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))

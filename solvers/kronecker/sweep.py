@@ -13,7 +13,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
 from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
-from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller, one_point_at_a_time
+from solvers.out_of_memory import Portions, is_out_of_memory, nothing_smaller, one_point_at_a_time
 
 if TYPE_CHECKING:
     from solvers.problem import Problem
@@ -44,7 +44,6 @@ class Sweep:
         others: Places of all other parameters.
         divisor: What sums over all points are divided by.
         stopped: Whether the last pass was.
-        shortage: Where memory ran out, how many points went at a time before and after, in words.
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class Sweep:
     ) -> None:
         self.divisor = statistics.divisor(problem)
         self.stopped = False
-        self.shortage: list[str] = []
         self._problem = problem
         self._columns = LossColumns(problem.terms, statistics)
         self._on_points = on_points
-        self._most_points = self._used_points = problem.num_points
+        self._used_points = problem.num_points
+        self._portions = Portions(problem.num_points, problem.device)
         self._uses: dict[object, Uses] = {}
         with twice_differentiable_kernels(), one_point_at_a_time():
             for x, _ in problem.data.batches():
@@ -74,6 +73,11 @@ class Sweep:
         self.layers = list(layers)
         within = {place for layer in self.layers for place in layer.parameters}
         self.others = [i for i in range(len(problem.snapshot.parameters)) if i not in within]
+
+    @property
+    def shortage(self) -> list[str]:
+        """Where memory ran out, how many points went at a time before and after, in words."""
+        return self._portions.shortage
 
     def chunks(self, *, others: bool) -> Iterator[tuple[Trace, Iterator[Gradients]]]:
         """One pass; ends early where it is stopped.
@@ -116,9 +120,7 @@ class Sweep:
                 if self._used_points == 1:
                     raise nothing_smaller(error) from error
             # Outside the handler, whose traceback holds on to the memory.
-            self._most_points = self._used_points // 2
-            self.shortage.append(f"{self._used_points} points at a time, then {self._most_points}")
-            free_cached(self._problem.device)
+            self._portions.halve(self._used_points)
 
     def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
         directions = self._columns.of(trace.output, y, done)
@@ -150,7 +152,7 @@ class Sweep:
         copies = 3 * sum(parameters[i].numel() for i in wanted)
         size = parameters[0].element_size() * (largest + copies) + self._columns.bytes_per_point
         within = self._problem.memory_budget // (SHARE * size)
-        return max(1, min(self._problem.chunk_points(), self._most_points, within))
+        return max(1, min(self._problem.chunk_points(), self._portions.most, within))
 
 
 _CHANNELS: Final = {"linear": -1, "convolution": -3, "lookup": -1}

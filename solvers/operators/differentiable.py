@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from ihvp.errors import InvalidInput, LossMismatch, UnsupportedLayer
 from solvers.data import Batch, moved
 from solvers.kernels import twice_differentiable_kernels
+from solvers.nested import tensors_in
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.out_of_memory import is_out_of_memory, one_point_at_a_time
 
@@ -142,7 +143,7 @@ def _cannot(call: _Call) -> bool:
     wanted += [p for p in call.module.parameters() if p.requires_grad]
     try:
         with torch.enable_grad():
-            outputs = [o for o in _tensors(call.module(*args, **kwargs)) if o.requires_grad]
+            outputs = [o for o in tensors_in(call.module(*args, **kwargs)) if o.requires_grad]
             if not outputs or not wanted:
                 return False
             total = torch.stack([o.square().sum() for o in outputs]).sum()
@@ -160,11 +161,3 @@ def _cannot(call: _Call) -> bool:
 def _leaf(value: Any) -> Any:
     usable = isinstance(value, Tensor) and value.is_floating_point()
     return value.detach().requires_grad_() if usable else value
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)

@@ -7,6 +7,7 @@ application are a third of the time of a small network on a processor.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -248,12 +249,7 @@ def _is_constant(node: Node) -> bool:
     if node.op == "get_attr":
         return True
     source = node.args[0] if node.args else None
-    return (
-        node.op == "call_function"
-        and node.name.startswith("getitem")
-        and isinstance(source, Node)
-        and (source.op == "get_attr")
-    )
+    return node.target is operator.getitem and isinstance(source, Node) and (source.op == "get_attr")
 
 
 def _summands(node: Node) -> tuple[tuple[Node, Node], ...]:
