@@ -27,6 +27,15 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded
 
 
 @pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    """A server that nobody else talks to, which the test may stop: it syncs each write, as configured, and counts."""
+    server = EmbeddedStore(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def valkey(valkey_server: EmbeddedStore, tmp_path: Path) -> Settings:
     """Settings of a service of its own on the shared server: a fresh namespace and data directory."""
     return Settings(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -104,15 +102,6 @@ class TestHolding:
         ]
         assert [store.get(job_id).progress for job_id in (first, second, lost)] == [PROGRESS, other, None]
         assert [event.type for event in store.events(second)] == ["state", "state", "progress"]
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    """A server that nobody else talks to: it syncs each write, as configured, and counts."""
-    server = EmbeddedStore(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
 
 
 class TestOnAServer:

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -23,15 +22,6 @@ from ihvp.keyvalue.connection import Executor, server_address
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore, free_port
 from tests.store.samples import PROGRESS, RESULT, job_request, new_id
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    """A server that the test may stop."""
-    server = EmbeddedStore(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,15 +48,6 @@ class Block:
 
     def work(self, owner: str = "first") -> None:
         Executor(self.settings, self.store, self.blobs, owner, lambda: False).run_next()
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    """A server that nobody else talks to."""
-    server = EmbeddedStore(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_a_block_is_claimed_told_of_and_ended_in_a_few_writes(
