@@ -24,15 +24,14 @@ from safetensors.torch import save
 from torch import Tensor
 from ulid import ULID
 
+from benchmarks.jobs import cg_job
 from benchmarks.machine import usable_cores
 from benchmarks.problem_files import Problem, read_problem
-from benchmarks.rows import ROWS, TOLERANCES, Row
+from benchmarks.rows import ROWS, Row
 from benchmarks.training import prepare_problem
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
-from ihvp.jobs.submission import JobRequest, Priority, ResolvedModel, ResolvedRhs
-from ihvp.methods import Curvature, InversionMethod
 from ihvp.models.spec import ModelSpec
 from ihvp.results import ResultDocument
 from ihvp.settings import Settings, child_environment
@@ -131,7 +130,7 @@ class _Service:
 
     def run(self, spec: ModelSpec, rhs: Tensor, *, recycle: bool) -> tuple[float, float]:
         """Seconds from the first wake-up until every job's result is visible, and products of all of them."""
-        requests = [_request(spec, self.put(b=b), b, recycle=recycle) for b in rhs]
+        requests = [cg_job(spec, self.put(b=b), b.shape, recycle=recycle) for b in rhs]
         ids = [self.store.create(f"job_{ULID()}", request).id for request in requests]
         began = time.perf_counter()
         for job_id in ids:
@@ -232,18 +231,3 @@ def _prepared(problems: Path, hidden: Sequence[int]) -> Path:
     name = row.name if row == ROWS["digits-mlp"] else f"{row.name}-{'-'.join(map(str, hidden))}"
     prepare_problem(row, problems / name)
     return problems / name
-
-
-def _request(spec: ModelSpec, blob: str, b: Tensor, *, recycle: bool) -> JobRequest:
-    return JobRequest(
-        model=ResolvedModel(reference=None, digest=spec.digest, num_params=b.numel(), spec=spec),
-        rhs=ResolvedRhs(blob=blob, shape=[b.numel()]),
-        method=InversionMethod.Cg,
-        hessian_perturbation=ROWS["digits-mlp"].damping,
-        options={"rtol": TOLERANCES["float32"], "recycle": recycle},
-        curvature=Curvature.Hessian,
-        influence=None,
-        priority=Priority.Normal,
-        deadline_s=None,
-        tags={},
-    )

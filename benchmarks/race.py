@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmarks.contestants import CONTESTANTS, Contestant, Server
 from benchmarks.judge import Judge
 from benchmarks.rows import DTYPES, TOLERANCES
+from benchmarks.solve_job import solve_job
 
 __all__ = ["Cell", "Entry", "race"]
 
@@ -222,17 +223,17 @@ def _first(
 
 
 def _job(contestant: Contestant, cell: Cell, rtol: float, limit: float) -> dict[str, Any]:
-    return {
-        "problem": str(cell.folder),
-        "dtype": cell.dtype,
-        "count": cell.count,
-        "rtol": rtol,
-        "settings": contestant.settings,
-        "limit": limit,
-        "warm": True,
-        "out": str(Path(f".bench/runs/{contestant.adapter}").absolute()),
-        "threads": cell.threads,
-    }
+    job = solve_job(
+        cell.folder,
+        cell.dtype,
+        cell.count,
+        rtol,
+        contestant.settings,
+        limit=limit,
+        out=contestant.adapter,
+        warm=True,
+    )
+    return {**job, "threads": cell.threads}
 
 
 def _line(contestant: Contestant, entry: Entry) -> str:

@@ -14,9 +14,9 @@ import torch
 
 import solvers
 from benchmarks.contestants import Server
-from benchmarks.machine import usable_cores
 from benchmarks.problem_files import build_module, read_problem
 from benchmarks.rows import TOLERANCES, Row
+from benchmarks.solve_job import solve_job
 
 __all__ = ["BUDGET", "growth_with_parameters", "growth_with_points", "slope"]
 
@@ -48,19 +48,11 @@ def growth_with_points(row: Row, folder: Path, server: Server, *, quick: bool) -
     found: list[dict[str, float]] = []
     for factor in QUICK_TIMES_THE_POINTS if quick else TIMES_THE_POINTS:
         points = int(row.points * factor)
+        settings = {"method": "cg", "memory_budget": BUDGET}
         report = server.run(
-            {
-                "problem": str(folder),
-                "dtype": "float32",
-                "count": COUNT,
-                "points": points,
-                "rtol": TOLERANCES["float32"],
-                "settings": {"method": "cg", "memory_budget": BUDGET},
-                "limit": LIMIT,
-                "warm": False,
-                "out": str(Path(".bench/runs/growth").absolute()),
-                "threads": usable_cores(),
-            }
+            solve_job(
+                folder, "float32", COUNT, TOLERANCES["float32"], settings, limit=LIMIT, out="growth", points=points
+            )
         )
         if report["status"] != "ok":
             break

@@ -20,11 +20,11 @@ from torch import Tensor
 from ulid import ULID
 
 import solvers
+from benchmarks.jobs import cg_job
 from benchmarks.problem_files import Problem, read_problem
 from benchmarks.rows import TOLERANCES
 from ihvp.jobs.redis_store import RedisJobStore
-from ihvp.jobs.submission import JobRequest, Priority, ResolvedModel, ResolvedRhs
-from ihvp.methods import Curvature, InversionMethod
+from ihvp.jobs.submission import JobRequest
 from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
@@ -186,15 +186,4 @@ def _request(b: Tensor) -> JobRequest:
             "dtype": "float32",
         }
     )
-    return JobRequest(
-        model=ResolvedModel(reference=None, digest=spec.digest, num_params=b.shape[1], spec=spec),
-        rhs=ResolvedRhs(blob=NOWHERE, shape=list(b.shape)),
-        method=InversionMethod.Cg,
-        hessian_perturbation=0.01,
-        options={"rtol": TOLERANCES["float32"]},
-        curvature=Curvature.Hessian,
-        influence=None,
-        priority=Priority.Normal,
-        deadline_s=None,
-        tags={},
-    )
+    return cg_job(spec, NOWHERE, b.shape)

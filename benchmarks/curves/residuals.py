@@ -11,9 +11,9 @@ from typing import Final
 import solvers
 from benchmarks.contestants import CONTESTANTS, Server
 from benchmarks.judge import Judge
-from benchmarks.machine import usable_cores
 from benchmarks.problem_files import read_problem
 from benchmarks.rows import DTYPES, TOLERANCES
+from benchmarks.solve_job import solve_job
 
 __all__ = ["COUNT", "residual_histories"]
 
@@ -36,14 +36,11 @@ def residual_histories(folder: Path, servers: Mapping[str, Server], *, quick: bo
             continue
         points: list[list[float]] = []
         for rtol in QUICK_TOLERANCES_TRIED if quick else TOLERANCES_TRIED:
-            out = f".bench/runs/{contestant.adapter}"
-            job = {"problem": str(folder), "dtype": DTYPE, "count": COUNT, "rtol": rtol, "limit": LIMIT, "out": out}
-            report = servers[contestant.adapter].run(
-                {**job, "settings": contestant.settings, "warm": False, "threads": usable_cores()}
-            )
+            job = solve_job(folder, DTYPE, COUNT, rtol, contestant.settings, limit=LIMIT, out=contestant.adapter)
+            report = servers[contestant.adapter].run(job)
             if report["status"] != "ok":
                 break
-            worst = max(judge.residuals("cold", Path(out) / "cold.npy"))
+            worst = max(judge.residuals("cold", Path(job["out"]) / "cold.npy"))
             if not math.isfinite(worst):
                 break
             points.append([report["cold"], worst])

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.contestants import Server
-from benchmarks.machine import usable_cores
 from benchmarks.rows import TOLERANCES
+from benchmarks.solve_job import solve_job
 
 __all__ = ["block_speed_up"]
 
@@ -29,18 +29,11 @@ def block_speed_up(folder: Path, server: Server, *, repeats: int, quick: bool) -
         for count in QUICK_COUNTS if quick else COUNTS:
             if count in dropped:
                 continue
+            settings = {"method": "cg"}
             report = server.run(
-                {
-                    "problem": str(folder),
-                    "dtype": "float32",
-                    "count": count,
-                    "rtol": TOLERANCES["float32"],
-                    "settings": {"method": "cg"},
-                    "limit": LIMIT,
-                    "warm": False,
-                    "out": str(Path(".bench/runs/right-hand-sides").absolute()),
-                    "threads": usable_cores(),
-                }
+                solve_job(
+                    folder, "float32", count, TOLERANCES["float32"], settings, limit=LIMIT, out="right-hand-sides"
+                )
             )
             if report["status"] != "ok":
                 dropped.add(count)
