@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import coalescing
 from benchmarks.coalescing import ARMS, TOGETHER, measure_coalescing
+from benchmarks.rows import Row
 
 pytestmark = pytest.mark.service
 
@@ -13,6 +16,12 @@ pytestmark = pytest.mark.service
 def test_queued_jobs_are_solved_together_and_one_by_one_by_real_workers_with_fewer_products_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole_row = coalescing._row
+
+    def small_row(hidden: Sequence[int]) -> Row:
+        return replace(whole_row(hidden), points=200)
+
+    monkeypatch.setattr(coalescing, "_row", small_row)
     monkeypatch.setattr(coalescing, "HIDDEN", ((4,),))
     monkeypatch.setattr(coalescing, "JOBS", 8)
     lines: list[str] = []
