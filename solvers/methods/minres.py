@@ -47,8 +47,8 @@ def solve_minres(
     Every iterate has the smallest residual of all vectors in its Krylov space; with a preconditioner, the smallest in
     the norm of that. Before ``converged`` is said the residual is recomputed with the true operator; where the
     recurrence had drifted from it the iteration starts again from the true one, and ends as ``stagnated`` once that
-    gains nothing. A singular system whose b lies outside its range ends as ``breakdown`` near a least-squares
-    solution.
+    gains nothing; x is then the better one of the iterates before and after. A singular system whose b lies outside
+    its range ends as ``breakdown`` near a least-squares solution.
 
     Args:
         model: The model and its loss.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers import IterationReport, Problem, TerminationStatus, TorchTwiceDifferentiable, solve_hvp
+from solvers.checkpoint import SolverState
 from tests.solvers.cases import CASES, least_squares, logistic, small_mlp
 from tests.solvers.keeper import Keeper
 
@@ -162,6 +163,42 @@ def test_a_tolerance_beyond_the_dtype_is_stagnation_and_no_singular_matrix() -> 
     assert set(statuses(info)) == {"stagnated"}
     assert all(1e-12 < entry["relative_residual"] < 1e-6 for entry in info["certificate"])
     assert "float64" in info["certificate"][0]["advice"]
+
+
+class Restarts:
+    """Checkpoints that note each iterate from which the solve went on anew, and its relative residual."""
+
+    resume = None
+
+    def __init__(self) -> None:
+        self.of_rhs: dict[int, list[tuple[float, Tensor]]] = {}
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, state: SolverState) -> None:
+        for i, value in enumerate(state.facts["best"]):
+            known = self.of_rhs.setdefault(i, [])
+            if value is not None and (not known or value < known[-1][0]):
+                known.append((value, state.tensors["X"][i].clone()))
+
+
+@pytest.mark.parametrize("maxiter", [11, 60], ids=["stopped", "to the end"])
+def test_a_restart_that_gains_nothing_costs_nothing(maxiter: int) -> None:
+    # p = 6: the space is exhausted after about 6 iterations, and what follows is rounding, for better or for worse.
+    case = logistic(F32)
+    noted = Restarts()
+    options = {"rtol": 1e-12, "maxiter": maxiter, "checkpoints": noted}
+    x, info = solve_hvp("minres", case.model, case.batches(9), case.rhs(24), hessian_perturbation=0.05, **options)
+    assert ("max_iterations" in statuses(info)) == (maxiter == 11)
+    assert set(statuses(info)) <= {"max_iterations", "stagnated"}
+    kept = []
+    for i, known in noted.of_rhs.items():
+        if known:
+            residual, earlier = known[-1]
+            kept.append(torch.equal(x[i], earlier))
+            assert info["certificate"][i]["relative_residual"] <= residual
+    assert any(kept)
 
 
 def test_overflow_is_non_finite_and_no_singular_matrix() -> None:
