@@ -13,7 +13,7 @@ from ihvp.errors import OutOfMemory
 if TYPE_CHECKING:
     from solvers.data import Batch
 
-__all__ = ["Portions", "free_cached", "is_out_of_memory", "nothing_smaller", "one_point_at_a_time"]
+__all__ = ["Portions", "free_cached", "is_out_of_memory", "one_point_at_a_time", "until_it_fits"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
 
 
-def nothing_smaller(error: BaseException) -> OutOfMemory:
+def _nothing_smaller(error: BaseException) -> OutOfMemory:
     """What to raise, from ``error``, where a single point at a time does not fit."""
     return OutOfMemory(
         "Not even one training point at a time fits the memory that is free.",
@@ -49,8 +49,31 @@ def one_point_at_a_time() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise nothing_smaller(error) from error
+            raise _nothing_smaller(error) from error
         raise
+
+
+def until_it_fits(attempt: Callable[[], T], *, is_smallest: Callable[[], bool], halve: Callable[[], None]) -> T:
+    """What an attempt makes; where memory runs out, what another one makes with half of the points, and so on.
+
+    Args:
+        attempt: Does all that takes memory.
+        is_smallest: Whether the attempt that has failed took as little as any can.
+        halve: Makes the next attempt take less.
+
+    Raises:
+        OutOfMemory: Not even the smallest attempt fits.
+    """
+    while True:
+        try:
+            return attempt()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if is_smallest():
+                raise _nothing_smaller(error) from error
+        # Outside the handler, whose traceback holds on to the memory.
+        halve()
 
 
 class Portions:
@@ -80,23 +103,21 @@ class Portions:
         Raises:
             OutOfMemory: Not even one point fits.
         """
-        start = 0
-        while start < batch[0].shape[0]:
-            x, y = (part[start : start + self.most] for part in batch)
-            done: list[T] = []
-            try:
-                done.append(work((x, y)))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if x.shape[0] == 1:
-                    raise nothing_smaller(error) from error
-            if done:
-                yield done.pop()
-                start += x.shape[0]
-            else:
-                # Outside the handler, whose traceback holds on to the memory.
-                self.halve(x.shape[0])
+        start, end = 0, batch[0].shape[0]
+
+        def points() -> int:
+            return min(self.most, end - start)
+
+        def attempt() -> T:
+            nonlocal start
+            x, y = (part[start : start + points()] for part in batch)
+            made = work((x, y))
+            start += x.shape[0]
+            return made
+
+        while start < end:
+            # Not kept here meanwhile: what is made of a piece may be large.
+            yield until_it_fits(attempt, is_smallest=lambda: points() == 1, halve=lambda: self.halve(points()))
 
     def halve(self, points: int) -> None:
         """Allows half of so many points, and notes it."""

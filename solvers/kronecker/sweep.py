@@ -13,7 +13,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
 from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
-from solvers.out_of_memory import Portions, is_out_of_memory, nothing_smaller, one_point_at_a_time
+from solvers.out_of_memory import Portions, one_point_at_a_time, until_it_fits
 
 if TYPE_CHECKING:
     from solvers.problem import Problem
@@ -111,16 +111,11 @@ class Sweep:
         Raises:
             OutOfMemory: Not even one point fits.
         """
-        while True:
-            try:
-                return passed(self)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._used_points == 1:
-                    raise nothing_smaller(error) from error
-            # Outside the handler, whose traceback holds on to the memory.
-            self._portions.halve(self._used_points)
+        return until_it_fits(
+            lambda: passed(self),
+            is_smallest=lambda: self._used_points == 1,
+            halve=lambda: self._portions.halve(self._used_points),
+        )
 
     def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
         directions = self._columns.of(trace.output, y, done)

@@ -14,7 +14,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.plan import Plan
 from solvers.operators.products import ChunkProduct
-from solvers.out_of_memory import free_cached, is_out_of_memory, nothing_smaller
+from solvers.out_of_memory import free_cached, until_it_fits
 from solvers.snapshot import ModelSnapshot
 
 __all__ = ["CurvatureOperator", "KeptProducts", "add_products"]
@@ -72,21 +72,14 @@ class CurvatureOperator:
             OutOfMemory: Not even one point fits.
         """
         began = time.perf_counter()
-        sets_up = self.plan.keeps and not self.kept.complete
-        while True:
-            try:
-                total = self._applied(V, accumulate or V.dtype)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.plan.chunk_points == self.plan.rows_at_once == 1 and not self.plan.keeps:
-                    raise nothing_smaller(error) from error
-                sets_up = True
-            # Outside the handler, whose traceback holds on to the memory.
-            self._halve()
+        first, sets_up = self.plan, self.plan.keeps and not self.kept.complete
+        total = until_it_fits(
+            lambda: self._applied(V, accumulate or V.dtype),
+            is_smallest=lambda: self.plan.chunk_points == self.plan.rows_at_once == 1 and not self.plan.keeps,
+            halve=self._halve,
+        )
         self.products_done += V.shape[0]
-        if not sets_up and V.device.type != "cuda":
+        if self.plan is first and not sets_up and V.device.type != "cuda":
             # There a call ends before the work does, and waiting for it would cost more than it is worth.
             seconds, vectors = self._timed
             self._timed = (seconds + time.perf_counter() - began, vectors + V.shape[0])

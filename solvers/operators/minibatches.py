@@ -13,7 +13,7 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
 from solvers.operators.products import ChunkProduct
-from solvers.out_of_memory import Portions, is_out_of_memory, nothing_smaller
+from solvers.out_of_memory import Portions, until_it_fits
 
 __all__ = ["MinibatchHessians"]
 
@@ -64,19 +64,19 @@ class MinibatchHessians:
         Raises:
             OutOfMemory: Not even one point fits.
         """
-        while True:
-            most = min(self._portions.most, self._data.sizes[index])
-            try:
-                return self._product(index, V, most)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if most == self._rows_at_once == 1 and not self._keep:
-                    raise nothing_smaller(error) from error
-            # Outside the handler, whose traceback holds on to the memory.
-            self._keep, self._kept = False, {}
-            self._rows_at_once = max(1, self._rows_at_once // 2)
-            self._portions.halve(most)
+        return until_it_fits(
+            lambda: self._product(index, V, self._most(index)),
+            is_smallest=lambda: self._most(index) == self._rows_at_once == 1 and not self._keep,
+            halve=lambda: self._halve(index),
+        )
+
+    def _most(self, index: int) -> int:
+        return min(self._portions.most, self._data.sizes[index])
+
+    def _halve(self, index: int) -> None:
+        self._keep, self._kept = False, {}
+        self._rows_at_once = max(1, self._rows_at_once // 2)
+        self._portions.halve(self._most(index))
 
     def _product(self, index: int, V: Tensor, most: int) -> Tensor:
         total = torch.zeros_like(V)
