@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ihvp.costs.model import work_of
 from ihvp.errors import HessianTooLarge, InvalidOption, SolveTooLarge
 from ihvp.methods import InversionMethod, Preconditioning
-from ihvp.perturbation import by_name, check_patterns, check_scale, describe
+from ihvp.perturbation import SINGULAR, by_name, check_patterns, check_positive, check_scale, describe
 
 if TYPE_CHECKING:
     from ihvp.costs.workload import Task, Workload
@@ -18,10 +18,8 @@ __all__ = ["check_memory", "check_perturbation", "check_ranks"]
 
 LOW_RANK: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Arnoldi})
 """These add λ to eigenvalues, which is to add λ I."""
-FACTORED: Final = frozenset({"kfac", "ekfac"})
-"""Method or preconditioner: Kronecker factors are singular where inputs or gradients do not span their spaces."""
-SINGULAR: Final = frozenset({InversionMethod.Nystrom, InversionMethod.Datainf})
-"""A sketch, and the outer product of one gradient, have no inverse by themselves."""
+FACTORED: Final = frozenset({Preconditioning.Kfac.value, Preconditioning.Ekfac.value})
+"""Preconditioners that are singular without λ; nystrom is one only as a method."""
 RANKED: Final = frozenset({Preconditioning.Nystrom.value, Preconditioning.Deflation.value})
 DEFAULT_ARNOLDI_RANK: Final = 10
 
@@ -49,23 +47,18 @@ def check_perturbation(task: Task, perturbation: Perturbation, layout: list[Layo
     of_parameters = by_name(perturbation, [entry.name for entry in layout])
     if task.method is InversionMethod.Lissa:
         check_scale(task.options.get("scale"), float(task.options.get("dampen") or 0.0), max(of_parameters))
-    needs_some = _above_zero(task)
-    if needs_some is not None and min(of_parameters) == 0:
-        raise InvalidOption(
-            f"{needs_some} needs hessian_perturbation > 0: what it inverts would be singular.",
-            given=f"hessian_perturbation {describe(perturbation)}",
-            allowed='a number > 0, or "auto"',
-            hint='"auto" chooses one; for 0 use direct, minres, or cg without such a preconditioner.',
-        )
+    needs_some = _singular_without(task)
+    if needs_some is not None:
+        check_positive(needs_some, perturbation, of_parameters)
 
 
-def _above_zero(task: Task) -> str | None:
+def _singular_without(task: Task) -> str | None:
     """What is singular without λ, if anything is."""
-    if task.method in FACTORED or task.method in SINGULAR:
-        return f"Method {task.method.value!r}"
+    if task.method.value in SINGULAR:
+        return task.method.value
     if task.preconditioner in FACTORED:
-        return f"Preconditioner {task.preconditioner!r}"
-    return "Option 'woodbury'" if task.options.get("woodbury") else None
+        return task.preconditioner
+    return "woodbury" if task.options.get("woodbury") else None
 
 
 def check_ranks(task: Task, num_params: int) -> None:

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from ihvp.errors import InvalidOption, UnknownParameters
 
-__all__ = ["Perturbation", "by_name", "check_patterns", "check_scale", "describe", "least"]
+__all__ = [
+    "SINGULAR",
+    "Perturbation",
+    "by_name",
+    "check_patterns",
+    "check_positive",
+    "check_scale",
+    "describe",
+    "least",
+]
 
 MOST_NAMED = 5
+
+_FACTORS: Final = "Kronecker factors are singular where inputs or gradients do not span their spaces"
+SINGULAR: Final = {
+    "nystrom": "b is divided by λ outside the sketch",
+    "kfac": _FACTORS,
+    "ekfac": _FACTORS,
+    "datainf": "the outer product of one gradient is singular",
+    "woodbury": "b is divided by λ outside the eigenvectors",
+}
+"""What has no inverse without λ, and why: methods, kfac and ekfac as preconditioners too, and an option of arnoldi."""
 
 Lambda = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
@@ -58,6 +77,26 @@ def by_name(perturbation: float | Mapping[str, float], names: Sequence[str]) -> 
         return [perturbation] * len(names)
     patterns = perturbation.items()
     return [[value for pattern, value in patterns if fnmatchcase(name, pattern)][-1] for name in names]
+
+
+def check_positive(what: str, perturbation: float | Mapping[str, float], of_parameters: Sequence[float]) -> None:
+    """Refuses λ = 0 where it would leave something singular.
+
+    Args:
+        what: A key of :data:`SINGULAR`.
+        perturbation: λ as it was given.
+        of_parameters: λ of each parameter.
+
+    Raises:
+        InvalidOption: λ is 0 for some parameter.
+    """
+    if not min(of_parameters) > 0:
+        raise InvalidOption(
+            f"{what} needs λ > 0: {SINGULAR[what]}.",
+            given=f"hessian_perturbation={describe(perturbation)}",
+            allowed='hessian_perturbation > 0 for every parameter, or "auto"',
+            hint='"auto" chooses one; for λ = 0 use direct, or minres or cg without kfac and ekfac.',
+        )
 
 
 def check_scale(scale: float | None, dampen: float, damping: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import InvalidOption
-from ihvp.perturbation import by_name, check_patterns, describe
+from ihvp.perturbation import by_name, check_patterns, check_positive, describe
 
 __all__ = ["Damping", "Perturbation"]
 
@@ -70,6 +70,10 @@ class Damping:
                 hint="cg, minres, lissa and direct take λ by parameter, and so do kfac, ekfac and datainf.",
             )
         return self.scalar
+
+    def require_positive(self, what: str) -> None:
+        """Refuses λ = 0; see :func:`ihvp.perturbation.check_positive`."""
+        check_positive(what, self.perturbation, self.of_parameters)
 
     @property
     def largest(self) -> float:

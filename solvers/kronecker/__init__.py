@@ -1,7 +1,7 @@
 """Kronecker-factored curvature (K-FAC, EK-FAC): from the training data to something that can be inverted."""
 
 from solvers.kronecker.factor import KroneckerBlock, KroneckerFactor
-from solvers.kronecker.inverse import KroneckerInverse, kronecker_inverse, require_damping
+from solvers.kronecker.inverse import KroneckerInverse, kronecker_inverse
 from solvers.kronecker.solving import solve_by_factors
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "KroneckerFactor",
     "KroneckerInverse",
     "kronecker_inverse",
-    "require_damping",
     "solve_by_factors",
 ]

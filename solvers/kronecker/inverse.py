@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from ihvp.errors import InvalidOption
 from ihvp.methods import TerminationStatus
+from ihvp.perturbation import check_positive
 from solvers.kronecker.columns import Kind, Statistics, statistics_for
 from solvers.kronecker.estimates import correct_eigenvalues, estimate_factors
 from solvers.kronecker.factor import KroneckerFactor
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from solvers.problem import Problem
     from solvers.system import LinearSystem
 
-__all__ = ["Factoring", "KroneckerInverse", "kronecker_inverse", "require_damping"]
+__all__ = ["Factoring", "KroneckerInverse", "kronecker_inverse"]
 
 Factoring = Literal["kfac", "ekfac"]
 
@@ -79,7 +78,7 @@ def kronecker_inverse(
         InvalidOption: λ is 0 somewhere, or the loss does not go with the statistics.
         LossMismatch: The loss is not convex in the outputs.
     """
-    require_damping(kind, system.parameter_damping)
+    check_positive(kind, system.perturbation, system.parameter_damping)
     problem = system.problem
     chosen = statistics_for(problem, statistics, seed)
     passes = 1 if kind == "kfac" else 2
@@ -117,25 +116,6 @@ def kronecker_inverse(
     if factor is None:
         return None, stops[-1]
     return KroneckerInverse(system, factor, kind, chosen), None
-
-
-def require_damping(kind: str, damping: Sequence[float]) -> None:
-    """Refuses λ = 0: Kronecker factors are singular.
-
-    Args:
-        kind: What needs it.
-        damping: λ of each parameter.
-
-    Raises:
-        InvalidOption: λ is 0 for some parameter.
-    """
-    if not min(damping) > 0:
-        raise InvalidOption(
-            f"{kind} needs λ > 0: its factors are singular where inputs or gradients do not span their spaces.",
-            given=f"hessian_perturbation={min(damping):g}",
-            allowed="hessian_perturbation > 0 for every parameter",
-            hint="For λ = 0 use direct, minres, or cg without a preconditioner.",
-        )
 
 
 def _layers(factor: KroneckerFactor, problem: Problem) -> list[Layer]:

@@ -12,7 +12,7 @@ from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending
 from solvers.damping import Perturbation
 from solvers.kronecker.columns import Kind
-from solvers.kronecker.inverse import Factoring, kronecker_inverse, require_damping
+from solvers.kronecker.inverse import Factoring, kronecker_inverse
 from solvers.progress import Callback
 from solvers.result import InverseHvpResult
 from solvers.system import LinearSystem, checked_options
@@ -50,7 +50,7 @@ def solve_by_factors(
         hessian_perturbation,
         options=options,
         expected_products=1,
-        check=lambda damping: require_damping(kind, damping.of_parameters),
+        check=lambda damping: damping.require_positive(kind),
         callback=callback,
         progress=progress,
     )

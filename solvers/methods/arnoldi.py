@@ -107,12 +107,9 @@ def solve_arnoldi(
 
     def check_damping(damping: Damping) -> None:
         # The inverse on a span knows one λ only.
-        value = damping.one_for("arnoldi")
-        if woodbury and not value > 0:
-            raise InvalidOption(
-                "woodbury keeps the part of b outside the eigenvectors as b/λ and needs λ > 0.",
-                given=f"hessian_perturbation={value}",
-            )
+        damping.one_for("arnoldi")
+        if woodbury:
+            damping.require_positive("woodbury")
 
     system = LinearSystem(
         InversionMethod.Arnoldi,

@@ -10,10 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ihvp.errors import InvalidOption
 from ihvp.methods import InversionMethod, TerminationStatus
 from solvers.certificate import Ending
-from solvers.damping import Damping, Perturbation
+from solvers.damping import Perturbation
 from solvers.kronecker.columns import statistics_for
 from solvers.kronecker.layers import Layer
 from solvers.kronecker.pointwise import Gradients, Trace
@@ -83,7 +82,7 @@ def solve_datainf(
         hessian_perturbation,
         options=options,
         expected_products=1,
-        check=_require_damping,
+        check=lambda damping: damping.require_positive("datainf"),
         callback=callback,
         progress=progress,
     )
@@ -109,16 +108,6 @@ class _Mean:
 
     X: Tensor
     squares: Tensor
-
-
-def _require_damping(damping: Damping) -> None:
-    if not min(damping.of_parameters) > 0:
-        raise InvalidOption(
-            "datainf divides by λ and needs λ > 0: the outer product of one gradient is singular.",
-            given=f"hessian_perturbation={min(damping.of_parameters):g}",
-            allowed="hessian_perturbation > 0 for every parameter, or auto",
-            hint="For λ = 0 use direct, minres, or cg.",
-        )
 
 
 def _mean_of_inverses(system: LinearSystem) -> tuple[_Mean | None, TerminationStatus | None]:

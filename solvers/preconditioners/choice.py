@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ihvp.errors import InvalidOption
 from ihvp.methods import Preconditioning
 from solvers.damping import Damping
-from solvers.kronecker import kronecker_inverse, require_damping
+from solvers.kronecker import kronecker_inverse
 from solvers.preconditioners.deflation import deflation_preconditioner
 from solvers.preconditioners.jacobi import jacobi_preconditioner
 from solvers.preconditioners.nystrom import nystrom_preconditioner
@@ -62,7 +62,7 @@ def check_preconditioner(kind: str | None, rank: int | None, num_params: int) ->
 
     def check(damping: Damping) -> None:
         if kind in ("kfac", "ekfac"):
-            require_damping(kind, damping.of_parameters)
+            damping.require_positive(Preconditioning(kind).value)
 
     return check
 

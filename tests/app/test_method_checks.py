@@ -78,7 +78,8 @@ def test_a_parameter_without_a_lambda_is_named(service: Service) -> None:
 def test_what_is_singular_without_lambda_needs_one(service: Service, method: str, options: dict[str, Any]) -> None:
     changes = {"method": method, "options": options}
     found = problem(submit(service, **changes, hessian_perturbation=0.0), 422, "invalid_option")
-    assert "needs hessian_perturbation > 0" in found["message"]
+    assert "needs λ > 0: " in found["message"]
+    assert "hessian_perturbation > 0" in found["allowed"]
     assert '"auto"' in found["hint"]
     problem(submit(service, **changes, hessian_perturbation={"*": 0.1, "bias": 0.0}), 422, "invalid_option")
     for damping in (0.1, "auto"):
