@@ -201,6 +201,25 @@ def test_a_restart_that_gains_nothing_costs_nothing(maxiter: int) -> None:
     assert any(kept)
 
 
+def test_a_resumed_solve_knows_the_best_iterate_of_the_earlier_attempt() -> None:
+    case = logistic(F32)
+    # At its 11th iteration some have gone on anew already, and end no better than they were.
+    options = {"hessian_perturbation": 0.05, "rtol": 1e-12}
+
+    def solve(keeper: Keeper) -> Any:
+        return Problem(case.model, case.batches(9), strategy="graph").solve(
+            "minres", case.rhs(24), checkpoints=keeper, **options
+        )
+
+    first = Keeper(at=11)
+    straight = solve(first)
+    assert first.saved is not None
+    assert any(name.startswith("best.") for name in first.saved.tensors)
+    again = solve(Keeper(resume=first.saved))
+    assert torch.equal(again.x, straight.x)
+    assert again.info["certificate"] == straight.info["certificate"]
+
+
 def test_overflow_is_non_finite_and_no_singular_matrix() -> None:
     case = least_squares(F32)
     _, info = solve_hvp("minres", case.model, case.batches(9), torch.full((case.p,), 1e38), hessian_perturbation=0.1)
