@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from benchmarks.coalescing import measure_coalescing
 from benchmarks.contestants import CONTESTANTS, Server
@@ -29,6 +30,9 @@ ONLY: Final = ("table", "curves", "overhead", "coalescing", "report")
 ALL_ROWS: Final = "all rows"
 START: Final = "prepare"
 COALESCING: Final = "coalescing"
+
+Started: TypeAlias = tuple[dict[str, Server], dict[str, str]]
+"""A process for each adapter, and why some adapters have none."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ def main() -> None:
     }
     steps = plan.steps()
     schedule = Schedule(steps, earlier, _tell)
-    for row in plan.rows:
-        _run_row(row, plan, schedule)
+    with ExitStack() as stack:
+        # A process for all rows: what a contestant imports on its way is then imported once.
+        started = cache(partial(_started, stack))
+        for row in plan.rows:
+            _run_row(row, plan, schedule, started)
     if plan.coalescing:
         with schedule.step(Step(ALL_ROWS, COALESCING)):
             measured = measure_coalescing(PROBLEMS, quick=plan.quick, tell=_tell)
@@ -118,37 +125,36 @@ def _parsed() -> Plan:
     )
 
 
-def _run_row(row: Row, plan: Plan, schedule: Schedule) -> None:
+def _run_row(row: Row, plan: Plan, schedule: Schedule, started: Callable[[], Started]) -> None:
     folder = PROBLEMS / row.name
     part: dict[str, Any] = {"cells": {}, "curves": {}, **read_results(plan.out)["rows"].get(row.name, {})}
-    with ExitStack() as stack:
-        with schedule.step(Step(row.name, START)):
-            _tell(f"{row.name}: {row.title}")
-            prepare_problem(row, folder)
-            servers, missing = _started(stack)
-            facts = {"machine": describe_machine(), "quick": plan.quick}
-            part["problem"] = _facts(row, folder)
-        for dtype in plan.dtypes:
-            earlier: dict[str, dict[str, Any]] = {}
-            for count in plan.counts:
-                key = f"{dtype}/{count}"
-                with schedule.step(Step(row.name, key)):
-                    cell = Cell(folder, dtype, count, usable_cores(), plan.quick, plan.limit)
-                    entries = race(cell, servers, missing, earlier, _tell)
-                earlier = {name: {**entry, "count": count} for name, entry in entries.items()}
-                part["cells"][key] = entries
-                part.update(facts)
-                _merge(plan.out, schedule, row.name, part)
-        for name in plan.curves:
-            with schedule.step(Step(row.name, name)):
-                part["curves"][name] = measure_curve(name, CurveInputs(row, folder, servers, plan.quick))
-            part["curves"]["measured"] = facts
-            part.setdefault("machine", facts["machine"])
-            part.setdefault("quick", plan.quick)
+    with schedule.step(Step(row.name, START)):
+        _tell(f"{row.name}: {row.title}")
+        prepare_problem(row, folder)
+        servers, missing = started()
+        facts = {"machine": describe_machine(), "quick": plan.quick}
+        part["problem"] = _facts(row, folder)
+    for dtype in plan.dtypes:
+        earlier: dict[str, dict[str, Any]] = {}
+        for count in plan.counts:
+            key = f"{dtype}/{count}"
+            with schedule.step(Step(row.name, key)):
+                cell = Cell(folder, dtype, count, usable_cores(), plan.quick, plan.limit)
+                entries = race(cell, servers, missing, earlier, _tell)
+            earlier = {name: {**entry, "count": count} for name, entry in entries.items()}
+            part["cells"][key] = entries
+            part.update(facts)
             _merge(plan.out, schedule, row.name, part)
+    for name in plan.curves:
+        with schedule.step(Step(row.name, name)):
+            part["curves"][name] = measure_curve(name, CurveInputs(row, folder, servers, plan.quick))
+        part["curves"]["measured"] = facts
+        part.setdefault("machine", facts["machine"])
+        part.setdefault("quick", plan.quick)
+        _merge(plan.out, schedule, row.name, part)
 
 
-def _started(stack: ExitStack) -> tuple[dict[str, Server], dict[str, str]]:
+def _started(stack: ExitStack) -> Started:
     """A process for each adapter, or why it has none."""
     servers: dict[str, Server] = {}
     missing: dict[str, str] = {}

@@ -37,6 +37,11 @@ class Judge:
             loss = exact.loss(exact.module(x), given.y)
             self._gradient = torch.autograd.grad(loss, self._parameters, create_graph=True)
 
+    @property
+    def parameters(self) -> int:
+        """The number p of parameters."""
+        return sum(p.numel() for p in self._parameters)
+
     def residuals(self, which: str, solutions: Path) -> list[float]:
         """‖(H+λI)x − b‖ / ‖b‖ of the rows of a ``.npy`` file; NaN where x is not finite."""
         return self.residuals_of(which, torch.from_numpy(np.load(solutions)).double())

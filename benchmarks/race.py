@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contestants import CONTESTANTS, Contestant, Server
+from benchmarks.contestants import CONTESTANTS, Contestant, Server, taking_part
 from benchmarks.judge import Judge
 from benchmarks.rows import DTYPES, TOLERANCES
 from benchmarks.solve_job import solve_job
@@ -21,17 +21,28 @@ REPEATS: Final = 3
 QUICK_REPEATS: Final = 1
 LIMIT: Final = 30.0
 """Seconds that a solve may take at most."""
-BEHIND: Final = 8.0
-"""How many times longer than the fastest of its side (ours, the peers) so far who solves one by one may take.
+FAR: Final = 4.0
+"""How many times longer than the fastest of its side (ours, the peers) so far who keeps nothing may take.
 
 Who prepares itself in a slow first solve may win the second one, so all others have the whole limit.
 """
 LEAST_LIMIT: Final = 5.0
 """Seconds that every solve may take."""
-CLOSE: Final = 1.5
+SLOW: Final = 2.0
+"""Who needs more times as long as the fastest of its side can win nothing by another run.
+
+Neither by one with a smaller tolerance, which takes longer still, nor, if it keeps nothing, by a second solve.
+"""
+SHORT: Final = 1.0
+"""Seconds of a solve that is repeated in any case."""
+CLOSE: Final = 1.25
 """Who needs more times as long as the fastest of its side, cold and warm, is not run again: it decides no ratio."""
+ROUNDS_SECONDS: Final = 20.0
+"""Seconds of solving that all repeats of a cell may take: long solves need them least."""
 TIGHTENINGS: Final = 3
 """Times that a contestant whose solution misses the tolerance is asked again for less."""
+OTHER_MATRIX: Final = 10.0
+"""How many times its own residual the judge's may be before the contestant's matrix has to be another one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Entry:
 
     Attributes:
         cold: Seconds of each first solve on a model.
-        warm: Seconds of each second solve, with other right-hand sides.
+        warm: Seconds of each second solve, with other right-hand sides; there may be fewer of them.
         residual: The worst relative residual of all judged solutions, recomputed.
         reached: Whether that meets the tolerance.
         rtol: The tolerance that it was given to get there.
@@ -109,75 +120,117 @@ def race(
         tell: Where a line of progress goes.
     """
     judge = Judge(cell.folder, DTYPES[cell.dtype], cell.count)
+    contestants = taking_part(CONTESTANTS, judge.parameters, DTYPES[cell.dtype].itemsize)
     entries: dict[str, Entry] = {}
-    for number, contestant in enumerate(CONTESTANTS, 1):
+    for number, contestant in enumerate(contestants, 1):
         began = time.monotonic()
         if contestant.adapter in missing:
             entry = Entry([], [], remark=missing[contestant.adapter])
         else:
             limit = _limit(cell, contestant, entries)
             entry = _skipped(contestant, cell, earlier, limit) or _first(
-                contestant, cell, servers[contestant.adapter], judge, earlier, limit
+                contestant, cell, servers[contestant.adapter], judge, earlier, limit, entries
             )
         entry.spent = time.monotonic() - began
         entries[contestant.name] = entry
-        tell(f"  {number}/{len(CONTESTANTS)} {_line(contestant, entry)} ({entry.spent:.0f} s)")
-    again = [contestant for contestant in CONTESTANTS if _decides(contestant, entries)]
-    for repeat in range(2, 1 + (QUICK_REPEATS if cell.quick else REPEATS)):
-        tell(f"  repeat {repeat} of {REPEATS}: {', '.join(contestant.name for contestant in again)}")
+        tell(f"  {number}/{len(contestants)} {_line(contestant, entry)} ({entry.spent:.0f} s)")
+    again = [(contestant, ways) for contestant in contestants if (ways := _decides(contestant, entries))]
+    # A second solve needs the first one before it.
+    each = sum(
+        seconds[0]
+        for contestant, ways in again
+        for which, seconds in (("cold", entries[contestant.name].cold), ("warm", entries[contestant.name].warm))
+        if which == "cold" or which in ways
+    )
+    repeats = 0 if cell.quick or not again else min(REPEATS - 1, int(ROUNDS_SECONDS / each))
+    later: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant, _ in again}
+    for repeat in range(2, 2 + repeats):
+        tell(f"  run {repeat} of {1 + repeats}: {', '.join(contestant.name for contestant, _ in again)}")
         # Every other round backwards, so that whoever follows a hot neighbour is not always the same.
-        for contestant in again if repeat % 2 else reversed(again):
+        for contestant, ways in again if repeat % 2 else reversed(again):
             began = time.monotonic()
             entry = entries[contestant.name]
             assert entry.rtol is not None
-            report = servers[contestant.adapter].run(_job(contestant, cell, entry.rtol, cell.limit))
+            job = {**_job(contestant, cell, entry.rtol, cell.limit), "warm": "warm" in ways}
+            report = servers[contestant.adapter].run(job)
             if report["status"] == "ok":
                 entry.cold.append(report["cold"])
-                entry.warm.append(report["warm"])
+                entry.warm += [report["warm"]] if "warm" in report else []
+                later[contestant.name].append(report)
             entry.spent += time.monotonic() - began
+    for name, reports in later.items():
+        _median_facts(entries[name], reports)
     return {name: entry.as_dict() for name, entry in entries.items()}
 
 
 def _fastest(which: str, entries: Mapping[str, Entry], *, ours: bool) -> float:
     """The least seconds of a side in its first runs, of those that met the tolerance; infinite if none has yet."""
     side = [entry for contestant in CONTESTANTS if contestant.ours == ours and (entry := entries.get(contestant.name))]
-    return min((getattr(entry, which)[0] for entry in side if entry.reached), default=math.inf)
+    return min(
+        (seconds[0] for entry in side if entry.reached and (seconds := getattr(entry, which))), default=math.inf
+    )
 
 
 def _limit(cell: Cell, contestant: Contestant, entries: Mapping[str, Entry]) -> float:
     """Seconds for a solve: who cannot decide a ratio any more is not waited for."""
-    if not contestant.one_by_one:
+    if contestant.keeps:
         return cell.limit
-    return min(cell.limit, max(LEAST_LIMIT, BEHIND * _fastest("cold", entries, ours=contestant.ours)))
+    return min(cell.limit, max(LEAST_LIMIT, FAR * _fastest("cold", entries, ours=contestant.ours)))
 
 
-def _decides(contestant: Contestant, entries: Mapping[str, Entry]) -> bool:
-    """Whether it is the fastest of its side, cold or warm, or close to it."""
+def _within(times: float, which: str, contestant: Contestant, entries: Mapping[str, Entry]) -> float:
+    """Seconds that are at most so many times those of the fastest of its side, or short."""
+    return max(SHORT, times * _fastest(which, entries, ours=contestant.ours))
+
+
+def _decides(contestant: Contestant, entries: Mapping[str, Entry]) -> set[str]:
+    """Where it is the fastest of its side or close to it: cold, warm, both or neither."""
     entry = entries[contestant.name]
-    return entry.reached and any(
-        getattr(entry, which)[0] <= CLOSE * _fastest(which, entries, ours=contestant.ours)
-        for which in ("cold", "warm")
-    )
+    if not entry.reached:
+        return set()
+    return {
+        which
+        for which, seconds in (("cold", entry.cold), ("warm", entry.warm))
+        if seconds and seconds[0] <= CLOSE * _fastest(which, entries, ours=contestant.ours)
+    }
 
 
 def _skipped(
     contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str, Any]] | None, limit: float
 ) -> Entry | None:
-    """An entry by extrapolation, where fewer right-hand sides were already too many; only of who solves one by one."""
+    """An entry without a run, where fewer right-hand sides were already too many; never of who prepares itself."""
     before = (earlier or {}).get(contestant.name)
-    if not before or not contestant.one_by_one:
+    if not before or contestant.keeps:
         return None
     growth = cell.count / before["count"]
+    if before["cold_median"] is None and before["predicted"] is None:
+        return Entry([], [], remark=_with(before))
+    if not contestant.one_by_one:
+        return None
     if before["cold_median"] is not None:
         # The set-up does not grow.
-        predicted = before["cold_median"] + (growth - 1) * before["warm_median"]
-    elif before["predicted"] is not None:
-        predicted = before["predicted"] * growth
+        predicted = before["cold_median"] + (growth - 1) * (before["warm_median"] or before["cold_median"])
     else:
-        return Entry([], [], remark=before["remark"])
+        predicted = before["predicted"] * growth
     if predicted <= limit:
         return None
     return Entry([], [], predicted=predicted, remark=_too_long(limit))
+
+
+def _with(before: Mapping[str, Any]) -> str:
+    """Why there was no time with fewer right-hand sides; who was too slow says with how many."""
+    remark: str = before["remark"]
+    return f"{remark} with {before['count']}" if remark.startswith(">") and " with " not in remark else remark
+
+
+def _median_facts(entry: Entry, later: Sequence[Mapping[str, Any]]) -> None:
+    """What the entry says of a solve becomes what the run of its median said, or the one just below it."""
+    assert entry.facts is not None
+    for which, name in (("cold", "facts"), ("warm", "warm_facts")):
+        taken = getattr(entry, which)
+        if taken:
+            said = [entry.facts[which], *(report[name] for report in later if name in report)]
+            entry.facts[which] = said[taken.index(statistics.median_low(taken))]
 
 
 def _too_long(limit: float) -> str:
@@ -191,12 +244,15 @@ def _first(
     judge: Judge,
     earlier: Mapping[str, dict[str, Any]] | None,
     limit: float,
+    entries: Mapping[str, Entry],
 ) -> Entry:
     asked = TOLERANCES[cell.dtype]
     rtol = ((earlier or {}).get(contestant.name) or {}).get("rtol") or asked
     entry = Entry([], [])
     for _ in range(TIGHTENINGS):
         job = _job(contestant, cell, rtol, limit)
+        if not contestant.keeps:
+            job["warm_within"] = _within(SLOW, "warm", contestant, entries)
         report = server.run(job)
         if report["status"] != "ok":
             remark = _too_long(limit) if report["status"] == "too long" else report["status"]
@@ -204,20 +260,38 @@ def _first(
                 return Entry([], [], remark=remark)
             entry.remark = f"stops at {entry.residual:.1e}; asked for less: {remark}"
             return entry
-        found = [r for which in ("cold", "warm") for r in judge.residuals(which, Path(job["out"]) / f"{which}.npy")]
+        solved = [which for which in ("cold", "warm") if which in report]
+        found = [r for which in solved for r in judge.residuals(which, Path(job["out"]) / f"{which}.npy")]
         worst = max(found) if all(map(math.isfinite, found)) else math.inf
         entry = Entry(
             [report["cold"]],
-            [report["warm"]],
+            [report["warm"]] if "warm" in report else [],
             residual=worst if math.isfinite(worst) else None,
             reached=worst <= asked,
             rtol=rtol,
             iterations=report["facts"]["iterations"],
-            facts={"cold": report["facts"], "warm": report["warm_facts"], "peak_bytes": report["peak_bytes"]},
+            facts={
+                "cold": report["facts"],
+                "warm": report.get("warm_facts"),
+                "peak_bytes": report["peak_bytes"],
+            },
         )
         if entry.reached:
             return entry
         entry.remark = f"stops at {worst:.1e}"
+        own = report["facts"].get("own_residual")
+        if own is not None and own <= 2 * asked and worst > OTHER_MATRIX * max(own, asked):
+            entry.remark = f"{entry.remark}; by its own products at {own:.1e}: its matrix is another one"
+            return entry
+        if contestant.dense:
+            return entry
+        if all(
+            seconds[0] > _within(SLOW, which, contestant, entries)
+            for which, seconds in (("cold", entry.cold), ("warm", entry.warm))
+            if seconds
+        ):
+            entry.remark = f"{entry.remark}, too slow for being asked for less"
+            return entry
         rtol *= min(0.7, 0.7 * asked / worst) if math.isfinite(worst) else 0.1
     return entry
 
@@ -240,4 +314,5 @@ def _line(contestant: Contestant, entry: Entry) -> str:
     if not entry.cold:
         return f"{contestant.name}: {entry.remark}"
     residual = "not finite" if entry.residual is None else f"{entry.residual:.1e}"
-    return f"{contestant.name}: cold {entry.cold[0]:.2f} s, warm {entry.warm[0]:.2f} s, residual {residual}"
+    warm = f"{entry.warm[0]:.2f} s" if entry.warm else "not run"
+    return f"{contestant.name}: cold {entry.cold[0]:.2f} s, warm {warm}, residual {residual}"

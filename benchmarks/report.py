@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.contestants import DENSE_BYTES
 from benchmarks.report_curves import coalescing_section, curve_sections, plot_section
 from benchmarks.results import FOLDER, best
 from benchmarks.rows import ROWS, TOLERANCES
@@ -40,20 +41,29 @@ Made by `make bench`; `make bench ROW=digits-mlp` renews one row. All numbers co
 * Every contestant gets the same files: weights, data, λ, right-hand sides (gradients of test points' losses) and
   tolerance: a relative residual of {tolerances}. One judge recomputes it in float64 with an
   operator of its own (of 64 solutions, every fourth). Who misses the tolerance is run again with a smaller one until
-  it is met; who never meets it cannot be the fastest.
+  it is met, unless it took more than {slow:g} times as long as the fastest of its side already; who never meets it
+  cannot be the fastest.
+* `direct` forms the matrix and factors it; it takes part where three matrices of p × p numbers fit {mebibytes} MiB.
 * Each contestant runs in an environment of its own with all cores, each solve in a process forked after all imports,
-  lazy ones too. Seconds are medians; repeats are interleaved, for the fastest of each side and who is close to it. A
-  solve is stopped after {limit:g} s; one by one, after {behind:g} times as long as the fastest of the side takes.
+  lazy ones too. Who is fastest of its side, ours or the peers', or within {close:g} times of that, cold or warm, is
+  run {repeats} times, all of them in turn, and seconds are medians; there are fewer runs where the repeats of a cell
+  would take more than {rounds:g} s of solving (column *runs*).
+* A solve is stopped after {limit:g} s. Of contestants that keep nothing for a second solve, a solve is stopped after
+  {far:g} times the fastest of their side so far, and more right-hand sides are not tried then; one by one, nor where
+  they would take that long by extrapolation. Their second solve is left out if the first one took more than {slow:g}
+  times as long as the fastest second one.
 """
 
 
 def write_report(results: dict[str, Any], folder: Path = FOLDER) -> None:
     """Renders all there is."""
-    from benchmarks.race import BEHIND, LIMIT
+    from benchmarks.race import CLOSE, FAR, LIMIT, REPEATS, ROUNDS_SECONDS, SLOW
 
     tolerances = ", ".join(f"{rtol:g} in {dtype}" for dtype, rtol in TOLERANCES.items())
     rows = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
-    parts = [INTRODUCTION.format(tolerances=tolerances, behind=BEHIND, limit=LIMIT, **BARS), _bars(rows)]
+    numbers = {"limit": LIMIT, "far": FAR, "slow": SLOW, "close": CLOSE, "repeats": REPEATS, "rounds": ROUNDS_SECONDS}
+    numbers["mebibytes"] = DENSE_BYTES >> 20
+    parts = [INTRODUCTION.format(tolerances=tolerances, **numbers, **BARS), _bars(rows)]
     parts += [_row(name, part) for name, part in rows.items()]
     parts += [coalescing_section(results.get("coalescing")), curve_sections(rows), plot_section(folder / "plots")]
     parts += [_time(results.get("seconds", {})), _details(rows)]
@@ -98,7 +108,7 @@ def _counts(name: str, entry: dict[str, Any], which: str) -> str:
     """Iterations, products and milliseconds a product of a solve, as far as they can be counted."""
     facts = entry["facts"][which]
     info = facts.get("info", {})
-    said = [f"{facts['iterations'] or '?'} iterations"]
+    said = [] if facts["iterations"] is None else [f"{facts['iterations']} iterations"]
     products = facts.get("products") or info.get("hvps")
     if products:
         taken = facts.get("product_seconds")
@@ -178,8 +188,8 @@ def _details(rows: dict[str, Any]) -> str:
             dtype, count = key.split("/")
             sides = "1 right-hand side" if count == "1" else f"{count} right-hand sides"
             lines += [f"### {name}, {dtype}, {sides}", ""]
-            header = ("", "cold", "warm", "residual", "iterations", "products", "remark")
-            lines += minimum_table(header, [_entry(*pair) for pair in cell.items()], left=(0, 6))
+            header = ("", "cold", "warm", "runs", "residual", "iterations", "products", "remark")
+            lines += minimum_table(header, [_entry(*pair) for pair in cell.items()], left=(0, 7))
             lines += [""]
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -197,6 +207,7 @@ def _entry(name: str, entry: dict[str, Any]) -> list[str]:
         f"{bold}{name}{bold}",
         seconds(entry["cold_median"]),
         seconds(entry["warm_median"]),
+        f"{len(entry['cold']) or ''}",
         "" if entry["residual"] is None else f"{entry['residual']:.1e}",
         f"{entry['iterations'] or ''}",
         f"{products:.0f}" if products else "",
@@ -240,7 +251,8 @@ def _ratio(ours: tuple[str, float] | None, peer: tuple[str, float] | None, bar: 
     if ours is None or peer is None:
         return "–"
     ratio = peer[1] / ours[1]
-    return f"**{ratio:.1f}**" if ratio >= bar else f"{ratio:.1f}"
+    said = times(ratio).removesuffix("×")
+    return f"**{said}**" if ratio >= bar else said
 
 
 def _time_of(pair: tuple[str, float] | None) -> str:

@@ -15,8 +15,9 @@ def seconds(value: float | None) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio, like ``2.5×``."""
-    return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
+    """A ratio, like ``2.5×``, of one digit at least."""
+    places = 0 if ratio >= 100 else 1 if ratio >= 0.1 else 2
+    return f"{ratio:.{places}f}×"
 
 
 def named(pairs: Iterable[tuple[str, float] | None]) -> str:

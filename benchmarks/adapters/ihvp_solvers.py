@@ -21,7 +21,9 @@ class _Solver:
     ) -> None:
         self._damping = problem.damping
         self._method = method
-        self._options = {"rtol": rtol, "atol": 0.0, **options}
+        # A dense solve has no tolerance, and nothing that iterates.
+        self._iterates = method != "direct"
+        self._options = {"rtol": rtol, "atol": 0.0, **options} if self._iterates else options
         model = solvers.TorchTwiceDifferentiable(problem.module, problem.loss)
         self._problem = solvers.Problem(model, [(problem.x, problem.y)], memory_budget=memory_budget)
         self._info: dict[str, Any] = {}
@@ -37,7 +39,7 @@ class _Solver:
         certificates = self._info["certificate"]
         unfinished = sorted({c["status"] for c in certificates} - {"converged"})
         return {
-            "iterations": max(c["iterations"] for c in certificates),
+            "iterations": max(c["iterations"] for c in certificates) if self._iterates else None,
             "status": ", ".join(unfinished) or "converged",
             "products": self._info.get("hvps"),
             "product_seconds": self._product_seconds(),

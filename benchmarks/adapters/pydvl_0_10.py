@@ -1,12 +1,13 @@
-"""pyDVL 0.10: ``CgInfluence``, one right-hand side after another or as a block, with and without Nyström."""
+"""pyDVL 0.10: ``CgInfluence``, one by one or as a block, with and without Nyström, and ``DirectInfluence``."""
 
 from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Any
 
-from pydvl.influence.torch import CgInfluence
+from pydvl.influence.torch import CgInfluence, DirectInfluence
 from pydvl.influence.torch.preconditioner import NystroemPreconditioner
 from torch import Tensor
 
@@ -76,6 +77,35 @@ class _Solver:
         return {"iterations": self._iterations.most, **self._products.as_dict()}
 
 
-def make_solver(problem: Problem, rtol: float, *, block: bool = True, rank: int | None = None) -> _Solver:
-    """A fitted ``CgInfluence``; with a rank, its Nyström preconditioner is fitted and serves both solves."""
-    return _Solver(problem, rtol, block, rank)
+class _DirectSolver:
+    """The library keeps H + λI as a matrix, and factors it in every solve."""
+
+    def __init__(self, problem: Problem) -> None:
+        started = time.perf_counter()
+        influence = DirectInfluence(problem.module, problem.loss, regularization=problem.damping)
+        influence.fit([(problem.x, problem.y)])
+        (self._operator,) = (block.op for block in influence.block_mapper.composable_block_dict.values())
+        self._made: dict[str, float] = {"hessian": time.perf_counter() - started}
+        self._timings: dict[str, float] = {}
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """Solutions ``[k, p]``."""
+        started = time.perf_counter()
+        solution: Tensor = self._operator.apply(rhs)
+        # The matrix belongs to the first solve.
+        self._timings, self._made = {**self._made, "solve": time.perf_counter() - started}, {}
+        return solution
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds of the matrix and of the solve; nothing iterates."""
+        return {"iterations": None, "info": {"timings": self._timings}}
+
+
+def make_solver(
+    problem: Problem, rtol: float, *, block: bool = True, rank: int | None = None, direct: bool = False
+) -> _Solver | _DirectSolver:
+    """A fitted ``CgInfluence``; with a rank, its Nyström preconditioner is fitted and serves both solves.
+
+    ``direct`` makes a fitted ``DirectInfluence`` of it, which has no tolerance.
+    """
+    return _DirectSolver(problem) if direct else _Solver(problem, rtol, block, rank)

@@ -77,6 +77,23 @@ def test_a_missed_bar_is_explained_by_where_the_time_went_and_a_met_one_is_not()
     assert "graph" in explained
 
 
+def test_a_missed_bar_of_a_dense_solver_is_explained_by_its_products_and_parts(tmp_path: Path) -> None:
+    direct, peer = _entry(0.5, 0.01), _entry(0.4, 0.002)
+    direct["facts"]["warm"] |= {"iterations": None, "products": 4, "product_seconds": 0.004}
+    peer["facts"]["warm"] = {"iterations": None, "info": {"timings": {"solve": 0.0018}}}
+    cell = {"ihvp direct": direct, "pydvl direct": peer}
+    explained = explain_miss(cell, "warm")
+    assert explained is not None
+    assert explained.startswith("warm 0.2× of 10×. ihvp direct, 10.0 ms: 4 products of 1.0 ms")
+    assert explained.endswith("pydvl direct, 2.0 ms: solve 1.8 ms")
+    results = _results("digits-softmax")
+    results["rows"]["digits-softmax"]["cells"]["float32/16"] = cell
+    write_report(results, tmp_path)
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert f"* float32, 16: {explained}." in text
+    assert "| float32 | 16 | pydvl direct | 0.40 s | 2.0 ms | direct | 0.50 s | 10.0 ms | 0.8 | 0.2 |" in text
+
+
 def test_the_report_says_what_was_measured_and_the_results_come_back(tmp_path: Path) -> None:
     results = _results("digits-softmax")
     write_results(results, tmp_path)
