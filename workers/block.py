@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -14,7 +14,7 @@ from solvers import InverseHvpResult
 from solvers.progress import IterationReport
 from workers.ending import Ending
 from workers.member import Member, end_together
-from workers.progress import ProgressWriter
+from workers.progress import ProgressWriter, Trail
 from workers.stop import StopReason
 
 __all__ = ["Block"]
@@ -22,24 +22,31 @@ __all__ = ["Block"]
 PER_RHS: Final = frozenset({"certificate", "niter", "optimal", "gamma", "repeat_std"})
 """What of a solver's info has one entry a right-hand side."""
 
+_WAITED: Final = 0.02
+"""Share of an iteration's time that the store's answer is waited for, where it was a long one."""
+
 
 class Block:
     """Jobs that are solved together; mostly it is one.
 
     It is the solver's callback: each job's progress is reported as its own, and a job that is cancelled or lost
     ends at once, while its rows are solved along. The solve stops where a job meets its deadline, the worker
-    shuts down, or nobody is left.
+    shuts down, or nobody is left. An iteration costs a look at the clock and one at each job's flag, unless progress
+    is due.
 
     Args:
         members: The jobs, their right-hand sides read.
         progress: Takes what they report to the store.
+        clock: Monotonic seconds.
 
     Attributes:
         members: As given.
         stopped: Whether the solver was told to stop.
     """
 
-    def __init__(self, members: Sequence[Member], progress: ProgressWriter) -> None:
+    def __init__(
+        self, members: Sequence[Member], progress: ProgressWriter, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.members = members
         self._progress = progress
         self.stopped = False
@@ -49,6 +56,10 @@ class Block:
             self._rows.append(slice(start, start + member.rows))
             start += member.rows
         self._count = start
+        self._trail = Trail(start, clock)
+        self._interval_s = min((member.progress.interval_s for member in members), default=0.0)
+        self._shown_at: float | None = None
+        self._before: float | None = None
 
     @property
     def rhs(self) -> Tensor:
@@ -63,16 +74,17 @@ class Block:
 
     def __call__(self, report: IterationReport) -> TerminationStatus | None:
         """Takes one iteration of the solver; returns why to stop, or None to go on."""
-        residuals = report.relative_residual
-        running = self.running()
-        with self._progress.together():
-            for member, rows in running:
-                own = residuals[rows] if len(residuals) == self._count else residuals
-                member.progress(replace(report, relative_residual=own))
+        now = self._trail.add(report)
+        # The very first iteration goes out at once, so that a watcher sees that the solve has begun.
+        if self._shown_at is None or now - self._shown_at >= self._interval_s:
+            self._show(now)
+        self._before = now
         waiting = False
         stop: TerminationStatus | None = None
         ending: list[tuple[Member, Ending]] = []
-        for member, _ in running:
+        for member in self.members:
+            if member.ending is not None:
+                continue
             match member.stop.reason:
                 case None:
                     waiting = True
@@ -82,11 +94,26 @@ class Block:
                     stop = stop or TerminationStatus.Cancelled
                 case reason:
                     ending.append((member, Ending.stopped(reason)))
-        end_together(ending)
+        if ending:
+            end_together(ending)
         if stop is None and not waiting:
             stop = TerminationStatus.Cancelled
         self.stopped = self.stopped or stop is not None
         return stop
+
+    def _show(self, now: float) -> None:
+        """Has the iteration written for each job."""
+        first = self._shown_at is None
+        self._shown_at = now
+        with self._progress.together():
+            for member, rows in self.running():
+                if first:
+                    member.progress.follow(self._trail, rows)
+                member.progress.show()
+        took = 0.0 if self._before is None else now - self._before
+        if took >= self._interval_s:
+            # The answer may be a wish to stop: after a long iteration it is cheaper to wait for it than to do another.
+            self._progress.wait(_WAITED * took)
 
     def parts(self, result: InverseHvpResult[Tensor]) -> list[InverseHvpResult[Tensor]]:
         """What each job gets of a result, in the order of the members."""

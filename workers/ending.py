@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from ihvp.errors import IhvpError, StaleAttempt, StoreUnavailable
-from ihvp.jobs.record import JobError, JobRecord, ResultSummary
+from ihvp.jobs.record import JobError, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Finish, JobStore
 from workers.lease import Lease
@@ -60,11 +60,11 @@ class Ending:
         """Whether the job goes back to the queue."""
         return self.name == "released"
 
-    def finish(self, job: JobRecord) -> Finish | None:
-        """What the store is told; None where the job does not end with the attempt."""
+    def finish(self, job: JobRecord, progress: Sequence[Progress] = ()) -> Finish | None:
+        """What the store is told, with the last of the job's progress; None where the job does not end here."""
         if self.name in {"released", "lost"}:
             return None
-        return Finish(job.id, job.attempt, JobState(self.name), self._result, self._error)
+        return Finish(job.id, job.attempt, JobState(self.name), self._result, self._error, tuple(progress))
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Ended:
         job: The job, as it was claimed.
         stop: Says whether it is still this worker's.
         ending: How.
+        progress: What is not written yet of its progress: it comes before the end, on the same round trip.
     """
 
     job: JobRecord
     stop: StopSignal
     ending: Ending
+    progress: Sequence[Progress] = ()
 
 
 class EndingWriter:
@@ -110,7 +112,9 @@ class EndingWriter:
         return released
 
     def _finish(self, attempts: Sequence[Ended]) -> bool:
-        finishes = [finish for ended in attempts if (finish := ended.ending.finish(ended.job)) is not None]
+        finishes = [
+            finish for ended in attempts if (finish := ended.ending.finish(ended.job, ended.progress)) is not None
+        ]
         for finish, refusal in zip(finishes, self._store.finish_all(finishes), strict=True):
             if refusal is not None:
                 _log.warning("stale_attempt", job_id=finish.job_id, attempt=finish.attempt, error=str(refusal))
@@ -118,6 +122,8 @@ class EndingWriter:
 
     def _release(self, attempts: Sequence[Ended]) -> bool:
         (ended,) = attempts
+        if ended.progress:
+            self._store.report_all([(ended.job.id, ended.job.attempt, progress) for progress in ended.progress])
         try:
             self._store.release(ended.job.id, ended.job.attempt)
         except StaleAttempt as error:

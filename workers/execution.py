@@ -85,9 +85,9 @@ class Executor:
             lease_s=self._settings.lease_s,
             renew_s=self._settings.lease_renew_s,
         )
-        progress, writer = ProgressWriter(self._store), EndingWriter(self._store, lease)
+        writer = EndingWriter(self._store, lease)
         interval_s = self._settings.progress_interval_s * max(1.0, len(jobs) / _REPORTS_FOR_ONE)
-        with lease:
+        with lease, ProgressWriter(self._store) as progress:
             members = [
                 self._member(job, stop, writer, progress, interval_s) for job, stop in zip(jobs, stops, strict=True)
             ]

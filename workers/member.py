@@ -98,7 +98,11 @@ def end_together(endings: Sequence[tuple[Member, Ending]]) -> None:
             ending_now.append(member)
     if not ending_now:
         return
-    attempts = [Ended(member.job, member.stop, member.ending) for member in ending_now if member.ending is not None]
+    attempts = [
+        Ended(member.job, member.stop, member.ending, member.progress.close())
+        for member in ending_now
+        if member.ending is not None
+    ]
     released = ending_now[0].writer.write(attempts)
     for member in ending_now:
         with member.speaking():

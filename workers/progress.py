@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
 
 import structlog
 
 from ihvp.errors import StoreUnavailable
 from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.store import JobStore
-from ihvp.methods import TerminationStatus
 from solvers.progress import IterationReport
 from workers.stop import StopReason, StopSignal
 
-__all__ = ["ProgressReporter", "ProgressWriter", "seconds_left"]
+__all__ = ["ProgressReporter", "ProgressWriter", "Trail", "seconds_left"]
 
 _log = structlog.get_logger(__name__)
 
-_HISTORY = 32
+_HISTORY: Final = 32
 """Progress points that the estimate of the time left looks back on."""
+_CLOSING_S: Final = 5.0
+"""Longest that what is left is waited for: a store that hangs must not hold up the next job."""
+
+_Point = tuple[JobRecord, StopSignal, Progress]
 
 
 class ProgressWriter:
     """Takes the progress of a block's jobs to the store, and brings back why they should stop.
+
+    A thread of its own does it, from the first point to ``close``: the store syncs each write to its disk, and the
+    solve must not wait for that. What has come while it was busy goes out together.
 
     Args:
         store: The job store.
@@ -34,55 +43,172 @@ class ProgressWriter:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._held: list[tuple[JobRecord, StopSignal, Progress]] | None = None
+        self._changed = threading.Condition()
+        self._waiting: dict[str, list[_Point]] = {}
+        self._due = False
+        self._busy = False
+        self._closed = False
+        self._gathering = 0
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ProgressWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is written meanwhile goes out at the end, on one round trip."""
-        if self._held is not None:
-            yield
-            return
-        self._held = []
+        with self._changed:
+            self._gathering += 1
         try:
             yield
         finally:
-            held, self._held = self._held, None
-            self._send(held)
+            with self._changed:
+                self._gathering -= 1
+                self._wake()
 
     def write(self, job: JobRecord, stop: StopSignal, progress: Progress) -> None:
-        """Writes one job's progress, unless it is another worker's by now."""
-        if self._held is None:
-            self._send([(job, stop, progress)])
-        else:
-            self._held.append((job, stop, progress))
+        """Writes one job's progress soon, unless the job is another worker's by then."""
+        with self._changed:
+            self._waiting.setdefault(job.id, []).append((job, stop, progress))
+            self._due = True
+            self._wake()
 
-    def _send(self, points: Sequence[tuple[JobRecord, StopSignal, Progress]]) -> None:
-        own = [point for point in points if point[1].reason is not StopReason.Lost]
-        if not own:
+    def keep(self, job: JobRecord, stop: StopSignal, progress: Progress) -> None:
+        """The same, but with the next write only: of progress, or of the job's end, which then ``withdraw``s it."""
+        with self._changed:
+            self._waiting.setdefault(job.id, []).append((job, stop, progress))
+
+    def withdraw(self, job_id: str) -> list[Progress]:
+        """What is not written yet of a job's progress, for its end to take along; nothing of it is under way then."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
+            return [progress for _, _, progress in self._waiting.pop(job_id, [])]
+
+    def wait(self, timeout_s: float) -> None:
+        """Until the store has answered to all that is due, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and not self._due, timeout_s)
+
+    def close(self) -> None:
+        """Writes what is left and ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._gathering = 0
+            self._due = bool(self._waiting)
+            self._wake()
+        if self._thread is not None:
+            self._thread.join(_CLOSING_S)
+
+    def _wake(self) -> None:
+        if self._gathering:
+            return
+        if self._due and self._thread is None:
+            # Not before there is something to write: most jobs end sooner.
+            self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _keep_writing(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or (self._due and not self._gathering))
+                points = [point for own in self._waiting.values() for point in own]
+                self._waiting.clear()
+                self._due = False
+                if not points and self._closed:
+                    return
+                self._busy = True
+            try:
+                self._send([point for point in points if point[1].reason is not StopReason.Lost])
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _send(self, points: Sequence[_Point]) -> None:
+        if not points:
             return
         try:
-            states = self._store.report_all([(job.id, job.attempt, progress) for job, _, progress in own])
-        except StoreUnavailable as error:
+            states = self._store.report_all([(job.id, job.attempt, progress) for job, _, progress in points])
+        except Exception as error:  # whatever it is: the thread goes on, or nobody would learn that they should stop
             # Progress may be lost; the heartbeat decides whether the jobs are.
-            _log.warning("progress_not_written", jobs=len(own), error=str(error))
+            if isinstance(error, StoreUnavailable):
+                _log.warning("progress_not_written", points=len(points), error=str(error))
+            else:
+                _log.exception("progress_failed", points=len(points))
             return
-        for (_, stop, _), state in zip(own, states, strict=True):
+        for (_, stop, _), state in zip(points, states, strict=True):
             stop.learn(state)
 
 
-class ProgressReporter:
-    """Writes at most one progress event an interval, and tells the solver when to stop.
+class Trail:
+    """The last iterations of a solve, each with the time at which it was done.
 
-    The first and the last iteration are always written. The answer to "stop?" costs nothing: it
-    is read from memory, where the heartbeat and the answers to these reports leave it.
+    Args:
+        count: Right-hand sides.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._count = count
+        self._clock = clock
+        self._steps: deque[tuple[float, IterationReport]] = deque(maxlen=_HISTORY)
+
+    def add(self, report: IterationReport) -> float:
+        """Notes an iteration; returns when it was done."""
+        now = self._clock()
+        self._steps.append((now, report))
+        return now
+
+    @property
+    def last(self) -> IterationReport | None:
+        """The last one; None before the first."""
+        return self._steps[-1][1] if self._steps else None
+
+    def progress(self, phase: str, since: float, rows: slice, target: float | None) -> Progress:
+        """The last iteration as a progress point of those who have these rows; there has to be one.
+
+        Args:
+            phase: Name of the phase.
+            since: When it began.
+            rows: Of the right-hand sides.
+            target: Relative residual at which one is done; None if there is none to reach.
+        """
+        now, report = self._steps[-1]
+        elapsed = now - since
+        return Progress(
+            phase=phase,
+            iteration=report.iteration,
+            max_iterations=report.max_iterations,
+            relative_residual=self._own(report, rows),
+            rate_hvp_s=report.hvps / elapsed if elapsed > 0 else None,
+            eta_s=seconds_left([(at, _worst(self._own(step, rows))) for at, step in self._steps], target),
+        )
+
+    def _own(self, report: IterationReport, rows: slice) -> list[float | None]:
+        # Where a method tells of another number of them, it is of the whole block.
+        residuals = report.relative_residual
+        return residuals[rows] if len(residuals) == self._count else residuals
+
+
+class ProgressReporter:
+    """One job's progress: its phases, and the iterations of the solve that it is part of.
 
     Args:
         writer: Takes it to the store.
         job: The running job.
         stop: Why to stop, if so.
-        interval_s: Least time between two events.
+        interval_s: Least time between two events, but for the first and the last iteration of a solve.
         target: Relative residual at which a right-hand side is done; None if there is none to reach.
         clock: Monotonic seconds.
+
+    Attributes:
+        interval_s: As given.
     """
 
     def __init__(
@@ -98,14 +224,16 @@ class ProgressReporter:
         self._writer = writer
         self._job = job
         self._stop = stop
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._target = target
         self._clock = clock
         self._phase = ""
         self._phase_began = clock()
         self._written_at = self._phase_began
-        self._unwritten: Progress | None = None
-        self._history: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._trail: Trail | None = None
+        self._rows = slice(None)
+        self._shown: IterationReport | None = None
+        self._closed = False
 
     def enter(self, phase: str, *, at_once: bool = False) -> None:
         """Begins a phase: loading, rhs, solving, influence, storing.
@@ -117,47 +245,46 @@ class ProgressReporter:
         """
         self._phase = phase
         self._phase_began = self._clock()
-        self._history.clear()
-        begun = Progress(phase=phase)
-        if at_once or self._phase_began - self._written_at >= self._interval_s:
-            self._write(begun)
-        else:
-            self._unwritten = begun
+        self._trail = None
+        if at_once or self._phase_began - self._written_at >= self.interval_s:
+            self._write(Progress(phase=phase))
 
-    def __call__(self, report: IterationReport) -> TerminationStatus | None:
-        """Takes one iteration of the solver; returns why to stop, at once, or None to go on."""
-        now = self._clock()
-        residuals = report.relative_residual
-        worst = max((math.inf if r is None else r for r in residuals), default=math.inf)
-        self._history.append((now, worst))
-        elapsed = now - self._phase_began
-        progress = Progress(
-            phase=self._phase,
-            iteration=report.iteration,
-            max_iterations=report.max_iterations,
-            relative_residual=residuals,
-            rate_hvp_s=report.hvps / elapsed if elapsed > 0 else None,
-            eta_s=seconds_left(list(self._history), self._target),
-        )
-        # The very first iteration goes out at once, so that a watcher sees that the solve has begun.
-        if len(self._history) == 1 or now - self._written_at >= self._interval_s:
-            self._write(progress)
-        else:
-            self._unwritten = progress
-        reason = self._stop.reason
-        if reason is None:
-            return None
-        return TerminationStatus.Deadline if reason is StopReason.Deadline else TerminationStatus.Cancelled
+    def follow(self, trail: Trail, rows: slice) -> None:
+        """The phase is a solve that leaves this trail; these rows of its right-hand sides are the job's."""
+        self._trail, self._rows, self._shown = trail, rows, None
+
+    def show(self) -> None:
+        """Writes the last iteration."""
+        if self._trail is not None and self._trail.last is not None:
+            self._shown = self._trail.last
+            self._write(self._trail.progress(self._phase, self._phase_began, self._rows, self._target))
 
     def flush(self) -> None:
-        """Writes the last iteration, if it is not written yet."""
-        if self._unwritten is not None and self._unwritten.iteration:
-            self._write(self._unwritten)
+        """Ends a phase: its last iteration is written with whatever is written next of the job, or before."""
+        last = None if self._trail is None else self._trail.last
+        if self._closed or self._trail is None or last is None or last is self._shown or not last.iteration:
+            return
+        if self._clock() - self._written_at >= self.interval_s:
+            self.show()
+        else:
+            self._shown = last
+            progress = self._trail.progress(self._phase, self._phase_began, self._rows, self._target)
+            self._writer.keep(self._job, self._stop, progress)
+
+    def close(self) -> list[Progress]:
+        """Writes nothing more; returns what is not written yet, for the job's end to take along."""
+        self.flush()
+        self._closed = True
+        return self._writer.withdraw(self._job.id)
 
     def _write(self, progress: Progress) -> None:
-        self._unwritten = None
-        self._written_at = self._clock()
-        self._writer.write(self._job, self._stop, progress)
+        if not self._closed:
+            self._written_at = self._clock()
+            self._writer.write(self._job, self._stop, progress)
+
+
+def _worst(residuals: Sequence[float | None]) -> float:
+    return max((math.inf if r is None else r for r in residuals), default=math.inf)
 
 
 def seconds_left(history: Sequence[tuple[float, float]], target: float | None) -> float | None:

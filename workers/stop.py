@@ -77,7 +77,8 @@ class StopSignal:
     @property
     def reason(self) -> StopReason | None:
         """Why to stop now; None to go on."""
-        with self._lock:
-            if self._reason is None and self._shutting_down():
-                self._reason = StopReason.Shutdown
-            return self._reason
+        # Read without the lock, since solvers ask in each iteration.
+        if self._reason is None and self._shutting_down():
+            with self._lock:
+                self._reason = self._reason or StopReason.Shutdown
+        return self._reason

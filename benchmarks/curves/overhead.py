@@ -10,8 +10,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,9 @@ import solvers
 from benchmarks.jobs import cg_job
 from benchmarks.problem_files import Problem, read_problem
 from benchmarks.rows import TOLERANCES
+from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.redis_store import RedisJobStore
+from ihvp.jobs.store import LeaseState
 from ihvp.jobs.submission import JobRequest
 from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
@@ -43,15 +46,45 @@ SECONDS: Final = 40.0
 QUICK_SECONDS: Final = 10.0
 LEAST_ROUNDS: Final = 5
 MOST_ROUNDS: Final = 200
+WRITTEN_S: Final = 10.0
 NOWHERE: Final = "sha256:" + "0" * 64
 NONE: Final = "none"
+
+
+class _CountingStore(RedisJobStore):
+    """A store that counts the round trips for progress."""
+
+    writes = 0
+
+    def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        """See ``JobStore.report_all``."""
+        self.writes += 1
+        return super().report_all(points)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A claimed job, and where its progress and its end go."""
+
+    job: JobRecord
+    stop: StopSignal
+    store: _CountingStore
+    endings: EndingWriter
+    writer: ProgressWriter
+    interval_s: float
+
+    def member(self) -> Member:
+        """The job as if it had been claimed just now."""
+        target = TOLERANCES["float32"]
+        progress = ProgressReporter(self.writer, self.job, self.stop, interval_s=self.interval_s, target=target)
+        return Member(self.job, self.stop, progress, self.endings)
 
 
 class _Timed:
     """A callback, with the time that is spent in it."""
 
-    def __init__(self, inner: Callable[[solvers.IterationReport], Any]) -> None:
-        self.inner = inner
+    def __init__(self) -> None:
+        self.inner: Callable[[solvers.IterationReport], Any] = lambda _: None
         self.seconds = 0.0
         self.calls = 0
 
@@ -70,7 +103,8 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
         ``rounds``, ``seconds`` and ``iterations`` of a solve without a callback, and by callback ``ratio`` (the median
         over rounds of its time to that of the solve without one next to it, minus 1), ``spread`` (the same of a
         second solve without a callback: what the measurement itself cannot tell apart), ``inside`` (the part of the
-        solves' time spent in the callback, measured around it) and ``milliseconds`` a call.
+        solves' time spent in the callback, measured around it) and ``milliseconds`` a call; and ``writes``, the
+        service's round trips to its store for a solve's progress.
     """
     problem = read_problem(folder, torch.float32, COUNT)
     model = solvers.TorchTwiceDifferentiable(problem.module, problem.loss)
@@ -95,14 +129,19 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
         return taken
 
     history: list[list[float | None]] = []
-    with _claimed_job(problem) as (member, block):
-        timed = {"history": _Timed(lambda report: history.append(report.relative_residual)), "service": _Timed(block)}
+    with _claimed_job(problem) as held:
+        timed = {"history": _Timed(), "service": _Timed()}
+        timed["history"].inner = lambda report: history.append(report.relative_residual)
 
         def as_worker() -> float:
-            # The phase writes its last iteration when it ends: this is the callback's cost too.
+            # The thread that writes has to be done too: what it still does would count for the next solve. The last
+            # iteration goes out with the write after it: the job's end in the service, the next solve's first here.
             started = time.perf_counter()
+            member = held.member()
+            timed["service"].inner = Block([member], held.writer)
             with member.phase("solving"):
                 taken = solve(timed["service"])
+            held.writer.wait(WRITTEN_S)
             total = time.perf_counter() - started
             timed["service"].seconds += total - taken
             return total
@@ -117,6 +156,7 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
             run()
         for callback in timed.values():
             callback.seconds, callback.calls = 0.0, 0
+        held.store.writes = 0
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         order = random.Random(0)
         began = time.monotonic()
@@ -132,6 +172,7 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
         "seconds": statistics.median(seconds[NONE]),
         "iterations": iterations,
         "spread": _median_ratio(seconds["none again"], seconds[NONE]),
+        "writes": held.store.writes / len(seconds[NONE]),
         "callbacks": {
             name: {
                 "ratio": _median_ratio(seconds[name], seconds[NONE]),
@@ -148,7 +189,7 @@ def _median_ratio(taken: list[float], beside: list[float]) -> float:
 
 
 @contextmanager
-def _claimed_job(problem: Problem) -> Iterator[tuple[Member, Block]]:
+def _claimed_job(problem: Problem) -> Iterator[_Held]:
     """A job with this problem's right-hand sides as the worker that has claimed it holds it, heartbeat and all."""
     with tempfile.TemporaryDirectory(prefix="ihvp-bench-") as folder:
         server = EmbeddedStore(Path(folder))
@@ -156,20 +197,16 @@ def _claimed_job(problem: Problem) -> Iterator[tuple[Member, Block]]:
         store: RedisJobStore | None = None
         try:
             settings = Settings(redis_url=server.url, namespace="bench", data_dir=Path(folder))
-            store = RedisJobStore.from_settings(settings)
+            store = _CountingStore.from_settings(settings)
+            assert isinstance(store, _CountingStore)
             store.create(f"job_{ULID()}", _request(problem.cold))
             claimed_at = time.monotonic()
             job = store.claim("bench", settings.lease_s)
             assert job is not None
             stop = StopSignal(lambda: False)
             renewed = {"lease_s": settings.lease_s, "renew_s": settings.lease_renew_s}
-            with Lease(store, [(job, stop)], claimed_at, **renewed) as lease:
-                writer = ProgressWriter(store)
-                progress = ProgressReporter(
-                    writer, job, stop, interval_s=settings.progress_interval_s, target=TOLERANCES["float32"]
-                )
-                member = Member(job, stop, progress, EndingWriter(store, lease))
-                yield member, Block([member], writer)
+            with Lease(store, [(job, stop)], claimed_at, **renewed) as lease, ProgressWriter(store) as writer:
+                yield _Held(job, stop, store, EndingWriter(store, lease), writer, settings.progress_interval_s)
         finally:
             if store is not None:
                 store.close()

@@ -134,6 +134,7 @@ class JobCalls:
             ending.error.model_dump_json() if ending.error else "",
             _op(),
             self._event_limit,
+            *(progress.model_dump_json() for progress in ending.progress),
         )
 
     def release(self, job_id: str, attempt: int) -> Call[None]:

@@ -363,7 +363,12 @@ class MemoryJobStore:
     @_atomic
     def _finish(self, ending: Finish) -> JobRecord:
         kept = self._held(ending.job_id, ending.attempt)
-        outcome = {} if kept.job.cancel_requested else {"result": ending.result, "error": ending.error}
+        outcome: dict[str, Any] = {}
+        if not kept.job.cancel_requested:
+            outcome = {"result": ending.result, "error": ending.error}
+        for progress in ending.progress:
+            self._announce(kept, "progress", progress.model_dump(mode="json"))
+            outcome["progress"] = progress
         return self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
 
     def _reclaim(self, kept: _Kept, max_attempts: int) -> Reclaimed:

@@ -96,6 +96,7 @@ class Finish:
 
     Attributes:
         state: succeeded with a result, failed with an error, cancelled, or expired with a result or none.
+        progress: The last of it: events before the one of the end.
     """
 
     job_id: str
@@ -103,6 +104,7 @@ class Finish:
     state: JobState
     result: ResultSummary | None = None
     error: JobError | None = None
+    progress: Sequence[Progress] = ()
 
 
 class JobStore(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import pytest
 import redis
@@ -73,6 +74,18 @@ class TestFinishing:
         store.delete(job_id)
         assert store.referenced_blobs() == set()
 
+    def test_the_last_of_a_jobs_progress_comes_before_its_end(self, store: JobStore) -> None:
+        done, lost = running(store, 2)
+        store.release(lost, 1)
+        later = PROGRESS.model_copy(update={"iteration": 7})
+        endings = [
+            Finish(job_id, 1, JobState.Succeeded, result=RESULT, progress=[PROGRESS, later]) for job_id in (lost, done)
+        ]
+        assert [type(refusal) for refusal in store.finish_all(endings)] == [StaleAttempt, type(None)]
+        assert store.get(done).progress == later
+        assert [event.type for event in store.events(done)] == ["state", "state", "progress", "progress", "state"]
+        assert store.get(lost).progress is None
+
     def test_nothing_to_end_is_fine(self, store: JobStore) -> None:
         assert store.finish_all([]) == []
 
@@ -105,22 +118,35 @@ class TestHolding:
 
 
 class TestOnAServer:
-    def test_a_group_is_one_round_trip_and_one_transaction(self, own_server: EmbeddedStore) -> None:
+    def test_a_group_is_one_round_trip_and_one_transaction(
+        self, own_server: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store = RedisJobStore.from_settings(Settings(redis_url=own_server.url))
         client = redis.Redis.from_url(own_server.url)
         ids = running(store, 64)
+        # How often the server writes says nothing: it answers in as many pieces as the request reaches it in, which
+        # are more on a busy machine. What costs a round trip is that the client sends, and then waits.
+        sent, send = [], redis.Connection.send_packed_command
+
+        def heard(self: redis.Connection, *args: Any, **named: Any) -> None:
+            sent.append(args)
+            send(self, *args, **named)
+
+        monkeypatch.setattr(redis.Connection, "send_packed_command", heard)
+        ends = [Finish(job_id, 1, JobState.Succeeded, result=RESULT, progress=[PROGRESS]) for job_id in ids]
         for writes in (
             lambda: store.renew_all([(job_id, 1) for job_id in ids], LEASE_S),
             lambda: store.report_all([(job_id, 1, PROGRESS) for job_id in ids]),
-            lambda: store.finish_all([Finish(job_id, 1, JobState.Succeeded, result=RESULT) for job_id in ids]),
+            lambda: store.finish_all(ends),
         ):
             writes()  # the first may have to bring its script along
             client.config_resetstat()
+            sent.clear()
             assert len(writes()) == 64  # type: ignore[no-untyped-call]
+            assert len(sent) == 1
             calls = {name: told["calls"] for name, told in client.info("commandstats").items()}
             assert calls["cmdstat_exec"] == 1
             assert calls["cmdstat_evalsha"] == 64
-            assert client.info("stats")["total_writes_processed"] < 32, "an answer for all, not one for each"
 
     def test_scripts_that_the_server_forgot_come_back(self, valkey: Settings) -> None:
         store = RedisJobStore.from_settings(valkey)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from ihvp.errors import StoreUnavailable
 from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord, Progress
+from ihvp.jobs.states import JobState
 from ihvp.jobs.store import LeaseState
 from ihvp.methods import TerminationStatus
 from solvers import IterationReport
+from workers.block import Block
+from workers.ending import Ending, EndingWriter
+from workers.lease import Lease
+from workers.member import Member
 from workers.progress import ProgressReporter, ProgressWriter, seconds_left
 from workers.stop import StopReason, StopSignal
+
+INTERVAL_S = 0.25
 
 
 class Clock:
@@ -24,54 +35,83 @@ class Clock:
         return self.now
 
 
-def report(iteration: int, *residuals: float | None) -> IterationReport:
-    return IterationReport("cg", iteration, 1000, list(residuals), hvps=10.0 * iteration)
+class Solve:
+    """A job that is solved alone, as its solver and its store see it."""
 
+    def __init__(self, store: MemoryJobStore, job: JobRecord, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.job = job
+        self.stop = StopSignal(lambda: False)
+        self.writer = ProgressWriter(store)
+        self.reporter = ProgressReporter(self.writer, job, self.stop, interval_s=INTERVAL_S, target=1e-6, clock=clock)
+        lease = Lease(store, [(job, self.stop)], time.monotonic(), lease_s=30.0, renew_s=5.0)
+        self.member = Member(job, self.stop, self.reporter, EndingWriter(store, lease))
+        self.block = Block([self.member], self.writer, clock=clock)
 
-def written(store: MemoryJobStore, job: JobRecord) -> list[Progress]:
-    events = store.events(job.id, limit=10_000)
-    return [Progress.model_validate(e.data) for e in events if e.type == "progress"]
+    def iterate(self, iteration: int, *residuals: float | None, at: float | None = None) -> TerminationStatus | None:
+        """One iteration of the solver, and the answer to it."""
+        self.clock.now = self.clock.now if at is None else at
+        return self.block(IterationReport("cg", iteration, 1000, list(residuals), hvps=10.0 * iteration))
+
+    def written(self) -> list[Progress]:
+        """Its progress events, once all that are due are there."""
+        self.writer.wait(10.0)
+        events = self.store.events(self.job.id, limit=10_000)
+        return [Progress.model_validate(e.data) for e in events if e.type == "progress"]
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def solve(memory_store: MemoryJobStore, claimed: JobRecord) -> Iterator[Solve]:
+    solve = Solve(memory_store, claimed, Clock())
+    with solve.writer:
+        yield solve
 
 
-@pytest.fixture
-def stop() -> StopSignal:
-    return StopSignal(lambda: False)
-
-
-@pytest.fixture
-def reporter(memory_store: MemoryJobStore, claimed: JobRecord, stop: StopSignal, clock: Clock) -> ProgressReporter:
-    return ProgressReporter(ProgressWriter(memory_store), claimed, stop, interval_s=0.25, target=1e-6, clock=clock)
-
-
-def test_a_fast_solver_writes_at_most_four_events_a_second(
-    memory_store: MemoryJobStore, claimed: JobRecord, reporter: ProgressReporter, clock: Clock
-) -> None:
-    reporter.enter("loading", at_once=True)
-    reporter.enter("rhs")
-    reporter.enter("solving")
+def test_a_fast_solver_writes_at_most_four_events_a_second(solve: Solve) -> None:
+    solve.reporter.enter("loading", at_once=True)
+    solve.reporter.enter("rhs")
+    solve.reporter.enter("solving")
     for iteration in range(1, 2001):
-        clock.now = iteration * 0.001
-        reporter(report(iteration, 0.5))
-    reporter.flush()
-    iterations = [p.iteration for p in written(memory_store, claimed)]
+        solve.iterate(iteration, 0.5, at=iteration * 0.001)
+    solve.reporter.flush()
+    solve.writer.close()
+    iterations = [p.iteration for p in solve.written()]
     assert iterations[:2] == [0, 1], "a phase that may last and the first iteration are shown at once"
     assert iterations[-1] == 2000, "the last iteration is always shown"
     assert 8 <= len(iterations) <= 11
 
 
-def test_a_point_says_how_far_and_how_fast(
-    memory_store: MemoryJobStore, claimed: JobRecord, reporter: ProgressReporter, clock: Clock
+def test_a_short_solve_is_one_write_and_its_last_iteration_comes_with_the_end(
+    solve: Solve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reporter.enter("solving")
+    sent: list[int] = []
+    report_all = solve.store.report_all
+
+    def heard(points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
+        sent.append(len(points))
+        return report_all(points)
+
+    monkeypatch.setattr(solve.store, "report_all", heard)
+    with solve.member.phase("solving"):
+        solve.iterate(1, 0.5)
+        assert [p.iteration for p in solve.written()] == [1]
+        for iteration in range(2, 12):
+            solve.iterate(iteration, 0.5**iteration, at=0.01 * iteration)
+    assert [p.iteration for p in solve.written()] == [1]
+    solve.member.end(Ending("cancelled"))
+    assert [p.iteration for p in solve.written()] == [1, 11]
+    assert sent == [1]
+    last = [event.type for event in solve.store.events(solve.job.id)][-2:]
+    assert last == ["progress", "state"]
+    assert solve.store.get(solve.job.id).state is JobState.Cancelled
+
+
+def test_a_point_says_how_far_and_how_fast(solve: Solve) -> None:
+    solve.reporter.enter("solving")
     for iteration in range(1, 5):
-        clock.now = float(iteration)
-        reporter(report(iteration, 10.0**-iteration, None))
-    last = written(memory_store, claimed)[-1]
+        solve.iterate(iteration, 10.0**-iteration, None, at=float(iteration))
+    last = solve.written()[-1]
     assert last.phase == "solving"
     assert (last.iteration, last.max_iterations) == (4, 1000)
     assert last.relative_residual == [1e-4, None]
@@ -109,46 +149,60 @@ def test_no_time_left_is_made_up(history: list[tuple[float, float]], target: flo
     ],
 )
 def test_a_reason_to_stop_reaches_the_solver_in_the_same_iteration(
-    reporter: ProgressReporter, stop: StopSignal, reason: StopReason, status: TerminationStatus
+    solve: Solve, reason: StopReason, status: TerminationStatus
 ) -> None:
-    assert reporter(report(1, 0.5)) is None
-    stop.request(reason)
-    assert reporter(report(2, 0.4)) is status
+    assert solve.iterate(1, 0.5) is None
+    solve.stop.request(reason)
+    assert solve.iterate(2, 0.4) is status
 
 
-def test_a_cancellation_is_learned_from_the_answer_to_a_report(
-    memory_store: MemoryJobStore, claimed: JobRecord, reporter: ProgressReporter, clock: Clock
-) -> None:
-    assert reporter(report(1, 0.5)) is None
-    memory_store.request_cancel(claimed.id)
-    clock.now = 0.3
-    assert reporter(report(2, 0.4)) is TerminationStatus.Cancelled
+def test_a_wish_to_cancel_is_heard_at_the_end_of_a_long_iteration(solve: Solve) -> None:
+    assert solve.iterate(1, 0.5) is None
+    solve.store.request_cancel(solve.job.id)
+    assert solve.iterate(2, 0.4, at=1000.0) is TerminationStatus.Cancelled
 
 
-def test_a_store_that_is_away_does_not_stop_the_solve(
-    memory_store: MemoryJobStore,
-    claimed: JobRecord,
-    reporter: ProgressReporter,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_wish_to_cancel_is_heard_one_short_iteration_after_the_store_has_answered(solve: Solve) -> None:
+    assert solve.iterate(1, 0.5) is None
+    assert solve.iterate(2, 0.5, at=0.2) is None
+    solve.store.request_cancel(solve.job.id)
+    solve.iterate(3, 0.5, at=0.3)
+    solve.written()
+    assert solve.iterate(4, 0.4) is TerminationStatus.Cancelled
+
+
+def test_a_store_that_hangs_holds_up_no_iteration(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    report_all = solve.store.report_all
+
+    def slow(points: Any) -> Sequence[LeaseState]:
+        assert answers.wait(30.0)
+        return report_all(points)
+
+    monkeypatch.setattr(solve.store, "report_all", slow)
+    # Each of them due, and none of them waited for: they are all done before the store has answered once.
+    for iteration in range(1, 6):
+        assert solve.iterate(iteration, 0.5, at=0.3 * iteration) is None
+    answers.set()
+    assert [p.iteration for p in solve.written()] == [1, 2, 3, 4, 5], "what came meanwhile is not lost"
+
+
+def test_a_store_that_is_away_does_not_stop_the_solve(solve: Solve, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> LeaseState:
         raise StoreUnavailable("The store does not answer.")
 
-    monkeypatch.setattr(memory_store, "report", away)
-    assert reporter(report(1, 0.5)) is None
+    monkeypatch.setattr(solve.store, "report", away)
+    assert solve.iterate(1, 0.5) is None
+    assert solve.written() == []
     monkeypatch.undo()
-    clock.now = 1.0
-    reporter(report(2, 0.25))
-    assert written(memory_store, claimed)[-1].iteration == 2
+    assert solve.iterate(2, 0.25, at=1.0) is None
+    assert solve.written()[-1].iteration == 2
 
 
-def test_a_lost_attempt_writes_no_more(
-    memory_store: MemoryJobStore, claimed: JobRecord, reporter: ProgressReporter, stop: StopSignal
-) -> None:
-    stop.request(StopReason.Cancelled)
-    stop.request(StopReason.Lost)
-    stop.request(StopReason.Deadline)
-    assert stop.reason is StopReason.Lost
-    reporter(report(1, 0.5))
-    assert written(memory_store, claimed) == []
+def test_a_lost_attempt_writes_no_more(solve: Solve) -> None:
+    solve.stop.request(StopReason.Cancelled)
+    solve.stop.request(StopReason.Lost)
+    solve.stop.request(StopReason.Deadline)
+    assert solve.stop.reason is StopReason.Lost
+    solve.iterate(1, 0.5)
+    assert solve.written() == []

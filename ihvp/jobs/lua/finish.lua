@@ -1,5 +1,5 @@
 -- Ends a running job as its worker says, unless a cancellation was asked for.
--- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit
+-- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit, the last of its progress …
 -- Answers: record | {'stale', attempt, state} | {'not_found'}
 local job, op, limit = facts(ARGV[1]), ARGV[7], ARGV[8]
 if not job then return {'not_found'} end
@@ -15,6 +15,11 @@ elseif result ~= '' then
   redis.call('ZADD', key('results'), int(now), job.id)
 elseif err ~= '' then
   changes = {'op', op, 'error', err}
+end
+for at = 9, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
+if ARGV[9] then
+  table.insert(changes, 'progress')
+  table.insert(changes, ARGV[#ARGV])
 end
 move(job, state, now, limit, changes)
 return record(job.id)
