@@ -89,7 +89,7 @@ class _PredictionErrors(Collector):
         """The family; without a sum, which Prometheus forbids where values may be negative."""
         family = HistogramMetricFamily(
             "ihvp_prediction_log_error",
-            "ln(actual / predicted seconds) of finished jobs, by inversion method.",
+            "ln(actual / predicted seconds) of solves, each of one job or of several together, by inversion method.",
             labels=["method"],
         )
         for method, counts in self.counts.items():
