@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.curves.growth import BUDGET, slope
+from benchmarks.curves.growth import BUDGET, COUNT, slope
 from benchmarks.results import FOLDER, best
 from benchmarks.rows import ROWS
 
@@ -145,7 +145,7 @@ def _time_against_points(rows: dict[str, Any], path: Path) -> None:
         for name, found in _curves(rows, "points").items()
     }
     labels = {"xlabel": "points n", "ylabel": "seconds an iteration"}
-    _lines(lines, path, "Time against n: cg, 16 right-hand sides, float32", reference="∝ n", **labels)
+    _lines(lines, path, f"Time against n: cg, {COUNT} right-hand sides, float32", reference="∝ n", **labels)
 
 
 def _time_against_parameters(rows: dict[str, Any], path: Path) -> None:

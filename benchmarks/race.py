@@ -31,18 +31,19 @@ LEAST_LIMIT: Final = 5.0
 SLOW: Final = 2.0
 """Who needs more times as long as the fastest of its side can win nothing by another run.
 
-Neither by one with a smaller tolerance, which takes longer still, nor, if it keeps nothing, by a second solve.
+Neither by one with a smaller tolerance, which takes longer still, nor, if it keeps nothing, by a second solve. Who was
+slow in both solves is not run with more right-hand sides either.
 """
 SHORT: Final = 1.0
 """Seconds of a solve that is repeated in any case."""
 CLOSE: Final = 1.25
 """Who needs more times as long as the fastest of its side, cold and warm, is not run again: it decides no ratio."""
-ROUNDS_SECONDS: Final = 20.0
-"""Seconds of solving that all repeats of a cell may take: long solves need them least."""
+LONG: Final = 6.0
+"""Seconds that a contestant's solves of one run may take together to be repeated: long ones need it least."""
 TIGHTENINGS: Final = 3
 """Times that a contestant whose solution misses the tolerance is asked again for less."""
-OTHER_MATRIX: Final = 10.0
-"""How many times its own residual the judge's may be before the contestant's matrix has to be another one."""
+OTHER_PRODUCTS: Final = 3.0
+"""How many times its own residual the judge's may be; from there on asking for less changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,14 @@ def race(
         entry.spent = time.monotonic() - began
         entries[contestant.name] = entry
         tell(f"  {number}/{len(contestants)} {_line(contestant, entry)} ({entry.spent:.0f} s)")
-    again = [(contestant, ways) for contestant in contestants if (ways := _decides(contestant, entries))]
-    # A second solve needs the first one before it.
-    each = sum(
-        seconds[0]
-        for contestant, ways in again
-        for which, seconds in (("cold", entries[contestant.name].cold), ("warm", entries[contestant.name].warm))
-        if which == "cold" or which in ways
-    )
-    repeats = 0 if cell.quick or not again else min(REPEATS - 1, int(ROUNDS_SECONDS / each))
+    again = [
+        (contestant, ways)
+        for contestant in contestants
+        if (ways := _decides(contestant, entries)) and _seconds_of(entries[contestant.name], ways) <= LONG
+    ]
     later: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant, _ in again}
-    for repeat in range(2, 2 + repeats):
-        tell(f"  run {repeat} of {1 + repeats}: {', '.join(contestant.name for contestant, _ in again)}")
+    for repeat in range(2, 1 + (QUICK_REPEATS if cell.quick or not again else REPEATS)):
+        tell(f"  run {repeat} of {REPEATS}: {', '.join(contestant.name for contestant, _ in again)}")
         # Every other round backwards, so that whoever follows a hot neighbour is not always the same.
         for contestant, ways in again if repeat % 2 else reversed(again):
             began = time.monotonic()
@@ -195,18 +192,26 @@ def _decides(contestant: Contestant, entries: Mapping[str, Entry]) -> set[str]:
     }
 
 
+def _seconds_of(entry: Entry, ways: set[str]) -> float:
+    """Of its first run, as far as that is repeated: a second solve needs the first one before it."""
+    return entry.cold[0] + (entry.warm[0] if "warm" in ways else 0.0)
+
+
 def _skipped(
     contestant: Contestant, cell: Cell, earlier: Mapping[str, dict[str, Any]] | None, limit: float
 ) -> Entry | None:
-    """An entry without a run, where fewer right-hand sides were already too many; never of who prepares itself."""
+    """An entry without a run, where fewer right-hand sides were already too many to decide a ratio."""
     before = (earlier or {}).get(contestant.name)
-    if not before or contestant.keeps:
+    if not before or not earlier:
         return None
     growth = cell.count / before["count"]
     if before["cold_median"] is None and before["predicted"] is None:
-        return Entry([], [], remark=_with(before))
+        remark: str = before["remark"]
+        named = not remark.startswith(">") or " with " in remark
+        return Entry([], [], remark=remark if named else f"{remark} with {before['count']}")
     if not contestant.one_by_one:
-        return None
+        slow = _was_slow(contestant, earlier)
+        return Entry([], [], remark=f"> {SLOW:g} × the fastest with {before['count']}") if slow else None
     if before["cold_median"] is not None:
         # The set-up does not grow.
         predicted = before["cold_median"] + (growth - 1) * (before["warm_median"] or before["cold_median"])
@@ -217,10 +222,15 @@ def _skipped(
     return Entry([], [], predicted=predicted, remark=_too_long(limit))
 
 
-def _with(before: Mapping[str, Any]) -> str:
-    """Why there was no time with fewer right-hand sides; who was too slow says with how many."""
-    remark: str = before["remark"]
-    return f"{remark} with {before['count']}" if remark.startswith(">") and " with " not in remark else remark
+def _was_slow(contestant: Contestant, earlier: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether its solves took far longer than the fastest of its side, with fewer right-hand sides; both of them."""
+    side = [entry for c in CONTESTANTS if c.ours == contestant.ours and (entry := earlier.get(c.name))]
+    before = earlier[contestant.name]
+    return all(
+        before[which] is None
+        or before[which] > SLOW * min((e[which] for e in side if e["reached"] and e[which]), default=math.inf)
+        for which in ("cold_median", "warm_median")
+    )
 
 
 def _median_facts(entry: Entry, later: Sequence[Mapping[str, Any]]) -> None:
@@ -280,8 +290,8 @@ def _first(
             return entry
         entry.remark = f"stops at {worst:.1e}"
         own = report["facts"].get("own_residual")
-        if own is not None and own <= 2 * asked and worst > OTHER_MATRIX * max(own, asked):
-            entry.remark = f"{entry.remark}; by its own products at {own:.1e}: its matrix is another one"
+        if own is not None and own <= 2 * asked and worst > OTHER_PRODUCTS * max(own, asked):
+            entry.remark = f"{entry.remark}; at {own:.1e} by its own products, which are not the judge's"
             return entry
         if contestant.dense:
             return entry

@@ -46,22 +46,23 @@ Made by `make bench`; `make bench ROW=digits-mlp` renews one row. All numbers co
 * `direct` forms the matrix and factors it; it takes part where three matrices of p × p numbers fit {mebibytes} MiB.
 * Each contestant runs in an environment of its own with all cores, each solve in a process forked after all imports,
   lazy ones too. Who is fastest of its side, ours or the peers', or within {close:g} times of that, cold or warm, is
-  run {repeats} times, all of them in turn, and seconds are medians; there are fewer runs where the repeats of a cell
-  would take more than {rounds:g} s of solving (column *runs*).
-* A solve is stopped after {limit:g} s. Of contestants that keep nothing for a second solve, a solve is stopped after
-  {far:g} times the fastest of their side so far, and more right-hand sides are not tried then; one by one, nor where
-  they would take that long by extrapolation. Their second solve is left out if the first one took more than {slow:g}
-  times as long as the fastest second one.
+  run {repeats} times, all of them in turn, and seconds are medians; but once where that takes more than {long:g} s
+  (column *runs*).
+* What cannot change a ratio is left out. A solve is stopped after {limit:g} s; of contestants that keep nothing for a
+  second one, after {far:g} times the fastest of their side so far, and their second one is not run if the first took
+  more than {slow:g} times as long as the fastest second one. Who was stopped, or took {slow:g} times as long as the
+  fastest of its side in both solves, is not run with more right-hand sides; who solves one by one, nor where it would
+  take too long by extrapolation.
 """
 
 
 def write_report(results: dict[str, Any], folder: Path = FOLDER) -> None:
     """Renders all there is."""
-    from benchmarks.race import CLOSE, FAR, LIMIT, REPEATS, ROUNDS_SECONDS, SLOW
+    from benchmarks.race import CLOSE, FAR, LIMIT, LONG, REPEATS, SLOW
 
     tolerances = ", ".join(f"{rtol:g} in {dtype}" for dtype, rtol in TOLERANCES.items())
     rows = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
-    numbers = {"limit": LIMIT, "far": FAR, "slow": SLOW, "close": CLOSE, "repeats": REPEATS, "rounds": ROUNDS_SECONDS}
+    numbers = {"limit": LIMIT, "far": FAR, "slow": SLOW, "close": CLOSE, "repeats": REPEATS, "long": LONG}
     numbers["mebibytes"] = DENSE_BYTES >> 20
     parts = [INTRODUCTION.format(tolerances=tolerances, **numbers, **BARS), _bars(rows)]
     parts += [_row(name, part) for name, part in rows.items()]

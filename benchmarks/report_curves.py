@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.coalescing import ARMS, JOBS, TOGETHER
-from benchmarks.curves.growth import BUDGET, slope
+from benchmarks.curves.growth import BUDGET, COUNT, slope
 from benchmarks.wording import minimum_table, seconds, times
 
 __all__ = ["COALESCING_BAR", "OVERHEAD_BAR", "PLOTS", "coalescing_section", "curve_sections", "plot_section"]
@@ -34,7 +34,7 @@ jobs. To reach: {bar:g}×. One by one, a worker still starts each solve from wha
 recycling is off."""
 ABOUT_GROWTH: Final = """\
 Time is to be linear in n and p: exponents of 1, by least squares in logarithms. Memory is to be bounded by the budget,
-{budget:.0f} MiB here, whatever n is. In n: `cg` on 16 right-hand sides in float32, the points and copies of them.
+{budget:.0f} MiB here, whatever n is. In n: `cg` on {count} right-hand sides in float32, the points and copies of them.
 In p: one product, networks narrower and wider than the row's; for softmax regression, more and fewer features."""
 ABOUT_OVERHEAD: Final = """\
 May cost {bar:g} % of a solve (cold, `cg`, 16 right-hand sides, float32). *History* is a callback that keeps every
@@ -111,7 +111,7 @@ def _growth(curves: dict[str, Any]) -> list[str]:
     return [
         "## Growth",
         "",
-        ABOUT_GROWTH.format(budget=BUDGET / 2**20),
+        ABOUT_GROWTH.format(budget=BUDGET / 2**20, count=COUNT),
         "",
         *minimum_table(header, lines, left=(0,)),
         "",

@@ -70,7 +70,8 @@ _ALL: Final = (
             "activation": "tanh",
         },
         "H has eigenvalues from −0.001 to 2.6: with λ the matrix is positive definite, its condition about 300.",
-        points=300,
+        # As few as let the slowest cell's peers end within the limit.
+        points=150,
     ),
     _row(
         "text-transformer",
@@ -78,11 +79,15 @@ _ALL: Final = (
         "text",
         "transformer-lm",
         {"vocabulary": 128, "context": 32, "width": 32, "heads": 2, "layers": 2},
-        "H has eigenvalues from −0.3 to 43, more than the other rows', so λ is larger: with 2 the matrix is positive "
-        "definite, its condition about 26. Trained for 300 steps, not 60, the network has eigenvalues up to 150, "
-        "whose products in float32 round so coarsely that a block of the fastest peer is left with a residual of 2e-5 "
-        "at any λ, and every contestant with 6e-6 at λ = 1 and 7e-5 at 0.1; the table is to compare solvers.",
-        points=32,
+        "H has eigenvalues from −0.03 to 29, more than the other rows', so λ is larger: with 2 the matrix is positive "
+        "definite, its condition about 16. Trained for 300 steps, not 60, and on 32 points, the network has "
+        "eigenvalues up to 150, whose products in float32 round so coarsely that a block of the fastest peer is left "
+        "with a residual of 2e-5 at any λ, and every contestant with 6e-6 at λ = 1 and 7e-5 at 0.1; the table is to "
+        "compare solvers. curvlinops multiplies by another matrix here: its products, torch's `jvp` of `jacrev`, are "
+        "wrong in the weights of the layer norms, by 6e-5 of a random vector's product in float32 and float64 alike; "
+        "`jvp` of `grad` and central differences agree with the judge.",
+        # As few as let the slowest cell's peers end within the limit.
+        points=16,
         damping=2.0,
         # Decay shrinks weights whose scale a norm takes out again, and so blows up the curvature in them.
         weight_decay=0.0,

@@ -18,9 +18,9 @@ from benchmarks.problem_files import build_module, read_problem
 from benchmarks.rows import TOLERANCES, Row
 from benchmarks.solve_job import solve_job
 
-__all__ = ["BUDGET", "growth_with_parameters", "growth_with_points", "slope"]
+__all__ = ["BUDGET", "COUNT", "growth_with_parameters", "growth_with_points", "slope"]
 
-COUNT: Final = 16
+COUNT: Final = 4
 TIMES_THE_POINTS: Final = (0.5, 1, 2, 4, 8)
 QUICK_TIMES_THE_POINTS: Final = (1, 2)
 TIMES_THE_WIDTH: Final = (0.5, 1, 2, 4)

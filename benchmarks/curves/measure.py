@@ -20,7 +20,7 @@ from benchmarks.rows import Row
 
 __all__ = ["CURVES", "CurveInputs", "measure_curve"]
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 QUICK_ROUNDS: Final = 2
 REPEATS: Final = 2
 QUICK_REPEATS: Final = 1

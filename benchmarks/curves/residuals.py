@@ -19,9 +19,9 @@ __all__ = ["COUNT", "residual_histories"]
 
 COUNT: Final = 16
 DTYPE: Final = "float32"
-TOLERANCES_TRIED: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+TOLERANCES_TRIED: Final = (1e-1, 1e-3, 1e-5)
 QUICK_TOLERANCES_TRIED: Final = (1e-1, 1e-3)
-LIMIT: Final = 15.0
+LIMIT: Final = 10.0
 
 
 def residual_histories(folder: Path, servers: Mapping[str, Server], *, quick: bool) -> dict[str, list[list[float]]]:
