@@ -59,7 +59,7 @@ class Block:
         self._trail = Trail(start, clock)
         self._interval_s = min((member.progress.interval_s for member in members), default=0.0)
         self._shown_at: float | None = None
-        self._before: float | None = None
+        self._before = clock()
 
     @property
     def rhs(self) -> Tensor:
@@ -75,7 +75,7 @@ class Block:
     def __call__(self, report: IterationReport) -> TerminationStatus | None:
         """Takes one iteration of the solver; returns why to stop, or None to go on."""
         now = self._trail.add(report)
-        # The very first iteration goes out at once, so that a watcher sees that the solve has begun.
+        # The very first one is always told, so that a watcher sees that the solve has begun.
         if self._shown_at is None or now - self._shown_at >= self._interval_s:
             self._show(now)
         self._before = now
@@ -109,8 +109,8 @@ class Block:
             for member, rows in self.running():
                 if first:
                     member.progress.follow(self._trail, rows)
-                member.progress.show()
-        took = 0.0 if self._before is None else now - self._before
+                member.progress.show(at_once=not first)
+        took = now - self._before
         if took >= self._interval_s:
             # The answer may be a wish to stop: after a long iteration it is cheaper to wait for it than to do another.
             self._progress.wait(_WAITED * took)

@@ -46,6 +46,7 @@ class ProgressWriter:
         self._changed = threading.Condition()
         self._waiting: dict[str, list[_Point]] = {}
         self._due = False
+        self._latest = math.inf
         self._busy = False
         self._closed = False
         self._gathering = 0
@@ -78,16 +79,30 @@ class ProgressWriter:
             self._due = True
             self._wake()
 
-    def keep(self, job: JobRecord, stop: StopSignal, progress: Progress) -> None:
-        """The same, but with the next write only: of progress, or of the job's end, which then ``withdraw``s it."""
+    def keep(self, job: JobRecord, stop: StopSignal, progress: Progress, most_s: float) -> None:
+        """The same, but along with the next write: of progress, or of the job's end, which then ``withdraw``s it.
+
+        Args:
+            job: The running job.
+            stop: Why to stop, if so.
+            progress: What is to be written.
+            most_s: Seconds after which it is written alone.
+        """
         with self._changed:
             self._waiting.setdefault(job.id, []).append((job, stop, progress))
+            latest = time.monotonic() + most_s
+            if latest < self._latest:
+                self._latest = latest
+                self._wake()
 
     def withdraw(self, job_id: str) -> list[Progress]:
         """What is not written yet of a job's progress, for its end to take along; nothing of it is under way then."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
-            return [progress for _, _, progress in self._waiting.pop(job_id, [])]
+            own = [progress for _, _, progress in self._waiting.pop(job_id, [])]
+            if not self._waiting:
+                self._due, self._latest = False, math.inf
+            return own
 
     def wait(self, timeout_s: float) -> None:
         """Until the store has answered to all that is due, or the time is over."""
@@ -107,8 +122,7 @@ class ProgressWriter:
     def _wake(self) -> None:
         if self._gathering:
             return
-        if self._due and self._thread is None:
-            # Not before there is something to write: most jobs end sooner.
+        if self._waiting and self._thread is None:
             self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
             self._thread.start()
         self._changed.notify_all()
@@ -116,10 +130,14 @@ class ProgressWriter:
     def _keep_writing(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or (self._due and not self._gathering))
+                while not self._closed and (self._gathering or not self._due):
+                    left = self._latest - time.monotonic()
+                    if left <= 0 and not self._gathering:
+                        break
+                    self._changed.wait(None if self._gathering or left == math.inf else left)
                 points = [point for own in self._waiting.values() for point in own]
                 self._waiting.clear()
-                self._due = False
+                self._due, self._latest = False, math.inf
                 if not points and self._closed:
                     return
                 self._busy = True
@@ -203,7 +221,7 @@ class ProgressReporter:
         writer: Takes it to the store.
         job: The running job.
         stop: Why to stop, if so.
-        interval_s: Least time between two events, but for the first and the last iteration of a solve.
+        interval_s: Least time between two writes; between two events too, but for the first and the last iteration.
         target: Relative residual at which a right-hand side is done; None if there is none to reach.
         clock: Monotonic seconds.
 
@@ -230,6 +248,8 @@ class ProgressReporter:
         self._phase = ""
         self._phase_began = clock()
         self._written_at = self._phase_began
+        # Longer than the pause between two writes, so that one that comes anyhow takes it along.
+        self._most_s = 2 * interval_s
         self._trail: Trail | None = None
         self._rows = slice(None)
         self._shown: IterationReport | None = None
@@ -253,23 +273,26 @@ class ProgressReporter:
         """The phase is a solve that leaves this trail; these rows of its right-hand sides are the job's."""
         self._trail, self._rows, self._shown = trail, rows, None
 
-    def show(self) -> None:
-        """Writes the last iteration."""
-        if self._trail is not None and self._trail.last is not None:
-            self._shown = self._trail.last
-            self._write(self._trail.progress(self._phase, self._phase_began, self._rows, self._target))
+    def show(self, *, at_once: bool = False) -> None:
+        """Has the last iteration written.
+
+        Args:
+            at_once: Whether it is written even within the interval; else along with what comes next then.
+        """
+        if self._closed or self._trail is None or self._trail.last is None:
+            return
+        self._shown = self._trail.last
+        progress = self._trail.progress(self._phase, self._phase_began, self._rows, self._target)
+        if at_once or self._clock() - self._written_at >= self.interval_s:
+            self._write(progress)
+        else:
+            self._writer.keep(self._job, self._stop, progress, self._most_s)
 
     def flush(self) -> None:
-        """Ends a phase: its last iteration is written with whatever is written next of the job, or before."""
+        """Ends a phase: has its last iteration written."""
         last = None if self._trail is None else self._trail.last
-        if self._closed or self._trail is None or last is None or last is self._shown or not last.iteration:
-            return
-        if self._clock() - self._written_at >= self.interval_s:
+        if last is not None and last is not self._shown and last.iteration:
             self.show()
-        else:
-            self._shown = last
-            progress = self._trail.progress(self._phase, self._phase_began, self._rows, self._target)
-            self._writer.keep(self._job, self._stop, progress)
 
     def close(self) -> list[Progress]:
         """Writes nothing more; returns what is not written yet, for the job's end to take along."""

@@ -104,7 +104,7 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
         over rounds of its time to that of the solve without one next to it, minus 1), ``spread`` (the same of a
         second solve without a callback: what the measurement itself cannot tell apart), ``inside`` (the part of the
         solves' time spent in the callback, measured around it) and ``milliseconds`` a call; and ``writes``, the
-        service's round trips to its store for a solve's progress.
+        service's round trips to its store for a solve's progress, beside the one that ends the job.
     """
     problem = read_problem(folder, torch.float32, COUNT)
     model = solvers.TorchTwiceDifferentiable(problem.module, problem.loss)
@@ -134,13 +134,14 @@ def history_overhead(folder: Path, *, quick: bool) -> dict[str, Any]:
         timed["history"].inner = lambda report: history.append(report.relative_residual)
 
         def as_worker() -> float:
-            # The thread that writes has to be done too: what it still does would count for the next solve. The last
-            # iteration goes out with the write after it: the job's end in the service, the next solve's first here.
+            # What the job's end would take along has to be ready, and the thread that writes done: else it would still
+            # be at work in the next solve.
             started = time.perf_counter()
             member = held.member()
             timed["service"].inner = Block([member], held.writer)
             with member.phase("solving"):
                 taken = solve(timed["service"])
+            member.progress.close()
             held.writer.wait(WRITTEN_S)
             total = time.perf_counter() - started
             timed["service"].seconds += total - taken
