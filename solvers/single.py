@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SingleTwin", "single_twin"]
 
-LEAST_GRAPH: Final = 4 * 2**20
+LEAST_GRAPH: Final = 2**20
 LEAST_PARAMETERS: Final = 2000
 """Bytes of a float64 gradient graph, and parameters, below which products are calls more than arithmetic."""
 DRAWN: Final = (Curvature.McFisher,)

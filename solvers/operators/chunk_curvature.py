@@ -18,7 +18,6 @@ from solvers.operators.draws import uniform_of_points
 from solvers.operators.gauss_newton import (
     ForwardGaussNewton,
     GraphGaussNewton,
-    LinearizedGaussNewton,
     MappedOutput,
     Middle,
 )
@@ -31,13 +30,13 @@ __all__ = ["ChunkCurvature", "parse_curvature"]
 SECOND_DERIVATIVES: Final[dict[str, Callable[..., ChunkProduct]]] = {
     "graph": GraphProduct,
     "recomputed": GraphProduct,
-    "linearized": LinearizedProduct,
+    "linearized": GraphProduct,
     "forward": ForwardProduct,
 }
 GAUSS_NEWTON: Final[dict[str, Callable[..., ChunkProduct]]] = {
     "graph": GraphGaussNewton,
     "recomputed": GraphGaussNewton,
-    "linearized": LinearizedGaussNewton,
+    "linearized": GraphGaussNewton,
     "forward": ForwardGaussNewton,
 }
 
@@ -110,6 +109,11 @@ class ChunkCurvature:
             first_point: Place of the first of them in the data.
             how: How products are to be computed.
         """
+        product = self._differentiated(batch, first_point, how)
+        return LinearizedProduct(product, self.snapshot.parameters) if how == "linearized" else product
+
+    def _differentiated(self, batch: Batch, first_point: int, how: ProductKind) -> ChunkProduct:
+        """By autograd, whether that is recorded or used as it is."""
         x, y = moved(batch, self.snapshot.device)
         snapshot, terms = self.snapshot, self.terms
         at = snapshot.parameters

@@ -1,4 +1,4 @@
-"""Makes traces of ``torch.func.linearize`` cheaper without changing what they compute.
+"""Makes recorded traces cheaper without changing what they compute.
 
 A trace is a list of small operations, each of which reads and writes arrays as large as a layer's activations. Sums
 that a matrix product can take in as it goes, sums with zeros, and derivatives that are the same in each
@@ -7,14 +7,14 @@ application are a third of the time of a small network on a processor.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import Node
+
+from solvers.operators.recording import Recording
 
 __all__ = ["fuse"]
 
@@ -34,71 +34,26 @@ DERIVATIVES: Final = (
 """Elementwise and linear in the first argument: a product with their value at one."""
 
 
-def fuse(trace: GraphModule, *tangents: Tensor) -> None:
-    """Rewrites a trace in place.
-
-    Args:
-        trace: What a linearised function runs; its constants are final.
-        tangents: Arguments to run it with once, for the shapes on its way.
-    """
-    _Fusion(trace, tangents).run()
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a value of the trace looks like."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    stride: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Self:
-        """That of a tensor."""
-        return cls(tensor.shape, tensor.dtype, tensor.stride())
-
-    def empty(self) -> Tensor:
-        """A tensor of this kind without memory."""
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
-
-
-class _Shapes(Interpreter):
-    """Runs a trace and notes the tensors' shapes and, of constants, the values."""
-
-    def __init__(self, trace: GraphModule) -> None:
-        super().__init__(trace)
-        self.kinds: dict[Node, _Kind] = {}
-        self.constants: dict[Node, Tensor] = {}
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            self.kinds[n] = _Kind.of(value)
-            if _is_constant(n):
-                self.constants[n] = value
-        return value
+def fuse(recording: Recording) -> None:
+    """Rewrites a trace in place, and lets go of the constants that it reads no more."""
+    _Fusion(recording).run()
+    recording.drop_unread()
 
 
 class _Fusion:
-    """One trace while it is rewritten.
+    """One trace while it is rewritten."""
 
-    Args:
-        trace: The trace.
-        tangents: Arguments of a run.
-    """
-
-    def __init__(self, trace: GraphModule, tangents: tuple[Tensor, ...]) -> None:
-        self._trace = trace
-        self._graph = trace.graph
-        shapes = _Shapes(trace)
-        shapes.run(*tangents)
-        self._kinds, self._constants = shapes.kinds, shapes.constants
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._graph = recording.trace.graph
+        self._kinds, self._constants = recording.kinds, recording.constants
         self._added = 0
 
     def run(self) -> None:
         """All rewritings, each over the whole trace."""
         rewritings: tuple[Callable[[Node], None], ...] = (
-            self._drop_copy,
+            self._cancel_transposes,
+            self._drop_ones,
             self._drop_zeros,
             self._fold_derivative,
             self._add_in_product,
@@ -106,38 +61,45 @@ class _Fusion:
         )
         for rewrite in rewritings:
             for node in list(self._graph.nodes):
-                if node.op == "call_function" and (node.users or node.target is aten.copy_.default):
+                if node.op == "call_function" and node.users:
                     rewrite(node)
-        self._drop_unused()
+            # What has lost its readers reads others, which count theirs.
+            self._drop_unused()
         self._graph.lint()
-        self._trace.recompile()
+        self._recording.trace.recompile()
 
-    def _drop_copy(self, node: Node) -> None:
-        """A fresh array that only receives a copy: the original does, as long as nobody changes it."""
-        if node.target is not aten.copy_.default or len(node.args) != 2:
+    def _cancel_transposes(self, node: Node) -> None:
+        """A transpose of a transpose: what it was of."""
+        inner = node.args[0] if node.target is aten.t.default else None
+        if isinstance(inner, Node) and inner.target is aten.t.default and isinstance(inner.args[0], Node):
+            node.replace_all_uses_with(inner.args[0])
+
+    def _drop_ones(self, node: Node) -> None:
+        """A product with a constant that is one everywhere: the other factor."""
+        if node.target is not aten.mul.Tensor or _is_changed(node):
             return
-        fresh, original = node.args
-        if (
-            isinstance(fresh, Node)
-            and isinstance(original, Node)
-            and fresh.target is aten._new_zeros_with_same_feature_meta.default
-            and self._kinds.get(fresh) == self._kinds.get(original)
-            and set(fresh.users) == {node}
-            and not _is_changed(node)
-            and not _is_changed(original)
-        ):
-            node.replace_all_uses_with(original)
+        a, b = node.args
+        for x, one in ((a, b), (b, a)):
+            constant = self._constants.get(one) if isinstance(one, Node) else None
+            if not isinstance(x, Node) or constant is None or self._kinds.get(x) != self._kinds[node]:
+                continue
+            if bool((constant == 1).all()):
+                node.replace_all_uses_with(x)
+                return
 
     def _drop_zeros(self, node: Node) -> None:
         """A sum with a constant that is zero: the other summand, as long as shapes are made elsewhere."""
         for x, zero in _summands(node):
-            constant = self._constants.get(zero)
-            if constant is None or bool(constant.count_nonzero()) or self._dtype(x) != self._dtype(node):
+            if not self._is_zero(zero) or self._dtype(x) != self._dtype(node):
                 continue
             same = self._kinds.get(x) == self._kinds.get(node)
             if not _is_changed(node) and (same or all(self._is_broadcast(user, node) for user in node.users)):
                 node.replace_all_uses_with(x)
                 return
+
+    def _is_zero(self, node: Node) -> bool:
+        constant = self._constants.get(node)
+        return constant is not None and not bool(constant.count_nonzero())
 
     def _is_broadcast(self, user: Node, node: Node) -> bool:
         """Whether a sum makes a summand's shape, so that a smaller one does as well."""
@@ -163,9 +125,9 @@ class _Fusion:
             return
         with torch.no_grad():
             factor = node.target(torch.ones_like(like), *values, **node.kwargs)
-        if not bool(factor.isfinite().all()):
+        if not bool(factor.isfinite().all()) or self._kinds[x] != kind or not kind.is_dense:
             return
-        constant = self._constant(node, factor)
+        constant = self._constant(node, kind.empty_like(factor).copy_(factor))
         self._replace(node, aten.mul.Tensor, (x, constant))
 
     def _add_in_product(self, node: Node) -> None:
@@ -178,6 +140,7 @@ class _Fusion:
                 shape is not None
                 and len(shape) <= 2
                 and self._shape(product) == self._shape(node)
+                and self._kinds[node].is_contiguous
                 and self._dtype(product) == self._dtype(other) == self._dtype(node)
             ):
                 self._replace(node, aten.addmm.default, (other, *product.args))
@@ -190,7 +153,8 @@ class _Fusion:
                 continue
             factors = [a for a in product.args if isinstance(a, Node)]
             involved = [other, *factors]
-            if len(factors) == 2 and all(self._kinds.get(a) == self._kinds.get(node) for a in involved):
+            kind = self._kinds.get(node)
+            if len(factors) == 2 and kind and kind.is_dense and all(self._kinds.get(a) == kind for a in involved):
                 self._replace(node, aten.addcmul.default, (other, *factors))
                 return
 
@@ -204,52 +168,26 @@ class _Fusion:
 
     def _constant(self, before: Node, value: Tensor) -> Node:
         """A new constant of the trace."""
-        name = f"_fused_{self._added}"
         self._added += 1
-        self._trace.register_buffer(name, value)
         with self._graph.inserting_before(before):
-            node = self._graph.get_attr(name)
-        self._kinds[node] = _Kind.of(value)
-        self._constants[node] = value
-        return node
+            return self._recording.constant(f"_fused_{self._added}", value)
 
     def _replace(self, node: Node, target: Any, args: tuple[Any, ...]) -> None:
-        """Another operation in a node's place, unless its result would lie in memory in another order.
+        """Another operation in a node's place; its result has to lie in memory in the same order.
 
         Views further on may rely on the order.
         """
-        kind = self._kinds[node]
-        with torch.no_grad():
-            result = target(*(self._kinds[a].empty() if isinstance(a, Node) else a for a in args))
-        if _Kind.of(result) != kind:
-            return
         with self._graph.inserting_before(node):
             new = self._graph.call_function(target, args)
-        self._kinds[new] = kind
+        self._kinds[new] = self._kinds[node]
         node.replace_all_uses_with(new)
         self._graph.erase_node(node)
 
     def _drop_unused(self) -> None:
-        """Takes out what no result depends on, and the constants that only it read."""
-        changing = {n for n in self._graph.nodes if _changes(n)}
+        """Takes out what no result depends on."""
         for node in reversed(list(self._graph.nodes)):
-            if node.op not in ("placeholder", "output") and not node.users:
-                fresh = node.args[0] if node in changing else None
-                unread = (
-                    isinstance(fresh, Node)
-                    and fresh.target is aten._new_zeros_with_same_feature_meta.default
-                    and set(fresh.users) == {node}
-                )
-                if node not in changing or unread:
-                    self._graph.erase_node(node)
-
-
-def _is_constant(node: Node) -> bool:
-    """Whether a node reads what the trace keeps."""
-    if node.op == "get_attr":
-        return True
-    source = node.args[0] if node.args else None
-    return node.target is operator.getitem and isinstance(source, Node) and (source.op == "get_attr")
+            if node.op not in ("placeholder", "output") and not node.users and not _changes(node):
+                self._graph.erase_node(node)
 
 
 def _summands(node: Node) -> tuple[tuple[Node, Node], ...]:

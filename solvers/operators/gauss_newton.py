@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from solvers.losses.likelihood import OutputCurvature
-from solvers.operators.products import ChunkProduct, Parts, linearized_function, pulled_back, quiet_batching
+from solvers.operators.products import ChunkProduct, Parts, pulled_back, quiet_batching
 
-__all__ = ["ForwardGaussNewton", "GraphGaussNewton", "LinearizedGaussNewton", "MappedOutput", "Middle"]
+__all__ = ["ForwardGaussNewton", "GraphGaussNewton", "MappedOutput", "Middle"]
 
 Function = Callable[[Sequence[Tensor]], Tensor]
 
@@ -71,9 +71,12 @@ class GraphGaussNewton:
     def many(self, V: Parts) -> Parts:
         """The products with k vectors in vectorised passes."""
         with quiet_batching():
-            rows = [V[i] for i in self._active]
-            pushed = pulled_back(self._pulled, (self._cotangent,), rows, batched=True)
-            return pulled_back((self._output,), self._leaves, self._middle.many(pushed), batched=True)
+            return self.batched(V)
+
+    def batched(self, V: Parts) -> Parts:
+        """The same, and torch says what it has no batching rule for."""
+        pushed = pulled_back(self._pulled, (self._cotangent,), [V[i] for i in self._active], batched=True)
+        return pulled_back((self._output,), self._leaves, self._middle.many(pushed), batched=True)
 
 
 class ForwardGaussNewton:
@@ -116,37 +119,3 @@ class ForwardGaussNewton:
         if self._middle is None:
             self._middle = self._make_middle(output.detach())
         return self._middle
-
-
-class LinearizedGaussNewton:
-    """Keeps a linearisation of the outputs for the push-forward, and their graph for the pull-back.
-
-    Args:
-        function: The chunk's outputs as a function of the parameters.
-        middle: B at the outputs.
-        parameters: The values at which to differentiate; not changed.
-
-    Attributes:
-        nbytes: What the linearisation keeps in memory, without the graph.
-
-    Raises:
-        NotImplementedError: The outputs come from an operation that cannot be traced.
-    """
-
-    def __init__(self, function: Function, middle: Middle, parameters: Sequence[Tensor]) -> None:
-        self._leaves = tuple(p.detach().requires_grad_() for p in parameters)
-        values = tuple(p.detach() for p in parameters)
-        self._push, self.nbytes = linearized_function(lambda *at: function(at), values)
-        with torch.enable_grad():
-            self._output = function(self._leaves)
-        self._middle = middle(self._output.detach())
-
-    def one(self, v: Parts) -> Parts:
-        """The product with one vector."""
-        return pulled_back((self._output,), self._leaves, self._middle.one((self._push(*v),)))
-
-    def many(self, V: Parts) -> Parts:
-        """The products with k vectors at once, under ``vmap``."""
-        with quiet_batching():
-            bent = self._middle.many((torch.vmap(self._push)(*V),))
-            return pulled_back((self._output,), self._leaves, bent, batched=True)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
-from ihvp.methods import Curvature
+import torch
+
 from solvers.data import Batch, TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import CurvatureOperator, KeptProducts
+from solvers.operators.gauss_newton import GraphGaussNewton
 from solvers.operators.plan import Plan, Strategy
-from solvers.operators.products import GraphSize, graph_size
+from solvers.operators.products import GraphProduct, GraphSize, graph_size, is_batched
 from solvers.operators.trials import Contest, name, timed_rows
 from solvers.out_of_memory import Portions, is_out_of_memory
 
 __all__ = ["Planner"]
+
+T = TypeVar("T")
 
 PROBE_POINTS: Final = 64
 ROWS_AT_ONCE: Final = 16
@@ -28,19 +31,16 @@ CACHED_CHUNK: Final = 48 * 2**20
 SHARE: Final = 0.05
 LINEARIZED_SHARE: Final = 0.125
 """What part of the time that is predicted for a solve may go into measuring; a linearisation halves it at best."""
-LEAST_AHEAD: Final = 0.1
+LEAST_AHEAD: Final = 0.05
 """Seconds ahead below which nothing is measured."""
 PRODUCT_PER_FORWARD: Final = 4.0
 """About how many passes forward a product takes, to tell whether it is worth being measured."""
 TRIAL: Final = 4.0
 """Products that trying a plan takes beside its set-up: one to warm up, then turns with the plan in use."""
-LINEARIZE_FIRST: Final = 2.0
-"""Seconds for which torch imports its tracer, once a process."""
-LINEARIZE_SAVED: Final = {True: 0.012, False: 0.004}
-"""Seconds to trace what leads to one saved tensor, in the gradient (True) or in the outputs alone."""
-LINEARIZE_PRODUCTS: Final = 6.0
-"""Products whose time the computations while tracing take."""
-TRACER: Final = "torch._dynamo.eval_frame"
+LINEARIZE_SAVED: Final = 0.0005
+"""Seconds to record and rewrite what leads to one saved tensor."""
+LINEARIZE_PRODUCTS: Final = 3.0
+"""Products whose time the computations while recording take: a graph and one product by it."""
 
 
 class Planner:
@@ -84,7 +84,7 @@ class Planner:
         if self.pinned is not None:
             self._follow(block, self.pinned)
         elif block not in self._operators:
-            self._operators[block] = self._with(self._first(block))
+            self._operators[block] = self._with(self._first(block, rows))
         if self.pinned is None and self.strategy == "auto":
             self._improve(block, expected_products, rows)
         return self._operators[block]
@@ -104,9 +104,7 @@ class Planner:
             size = graph_size(lambda: self.curvature.product(batch, 0, "graph"), snapshot.parameters)
             return GraphSize(size.nbytes / batch[0].shape[0], size.saved)
 
-        portions = Portions(PROBE_POINTS, snapshot.device)
-        with twice_differentiable_kernels():
-            return next(portions.each(next(self.data.chunks(PROBE_POINTS)), of_points))
+        return self._of_few_points(of_points)
 
     @property
     def bytes_per_point(self) -> float:
@@ -135,8 +133,7 @@ class Planner:
         for kept, plan in {id(o.kept): (o.kept, o.plan) for o in self._operators.values()}.values():
             points = min(len(kept.products) * plan.chunk_points, self.data.num_points)
             traced = sum(getattr(product, "nbytes", 0) for product in kept.products)
-            hessian = self.curvature.kind is Curvature.Hessian
-            graphs = 0.0 if plan.product == "linearized" and hessian else points * self.bytes_per_point
+            graphs = 0.0 if plan.product == "linearized" else points * self.bytes_per_point
             found += traced + (graphs if points else 0.0)
         return int(found)
 
@@ -154,9 +151,9 @@ class Planner:
         if operator is None or _way(operator.plan) != _way(plan):
             self._operators[block] = self._with(plan)
 
-    def _first(self, block: bool) -> Plan:
+    def _first(self, block: bool, rows: int) -> Plan:
         """The plan that costs nothing to set up; that of the other kind of solve where it is kept."""
-        rows = ROWS_AT_ONCE if self._cuda else 1
+        rows = self._rows_untried(rows) if block else 1
         other = self._operators.get(not block)
         if other is not None and other.plan.keeps:
             return replace(other.plan, rows_at_once=rows)
@@ -166,6 +163,32 @@ class Planner:
         fits = needed <= self.memory_budget and self.data.in_memory
         why = f"gradient graphs need {needed:.3g} bytes, the budget is {self.memory_budget}"
         return Plan("graph" if fits else "recomputed", rows, self.chunk_points(), why)
+
+    def _rows_untried(self, rows: int) -> int:
+        """Vectors at once where nothing was measured: all where caches hold the graph that often, else one."""
+        if self._cuda:
+            return ROWS_AT_ONCE
+        return rows if self._is_cached(rows) and self._is_batched else 1
+
+    def _is_cached(self, rows: int) -> bool:
+        return self.bytes_ahead * rows <= min(CACHED_CHUNK, self.memory_budget / 4)
+
+    @functools.cached_property
+    def _is_batched(self) -> bool:
+        parameters = self.curvature.snapshot.parameters
+
+        def of_points(batch: Batch) -> bool:
+            product = self.curvature.product(batch, 0, "graph")
+            assert isinstance(product, (GraphProduct, GraphGaussNewton))  # noqa: S101 - asked for by name
+            return is_batched(product, tuple(torch.stack([p, p]) for p in parameters))
+
+        return self._of_few_points(of_points)
+
+    def _of_few_points(self, found: Callable[[Batch], T]) -> T:
+        """What a few points show; fewer where memory has no room for them."""
+        portions = Portions(PROBE_POINTS, self.curvature.snapshot.device)
+        with twice_differentiable_kernels():
+            return next(portions.each(next(self.data.chunks(PROBE_POINTS)), found))
 
     def _with(self, plan: Plan) -> CurvatureOperator:
         kept = next(
@@ -202,17 +225,19 @@ class Planner:
     def _others(self, plan: Plan, rows: int) -> Iterator[Plan]:
         """Plans to be tried against the one in use, cheap ones first."""
         whole = self.chunk_points()
-        # All of them at once where the caches hold the graph that many times.
-        many = rows if self.bytes_ahead * rows <= CACHED_CHUNK else min(rows, ROWS_AT_ONCE)
+        many = rows if self._is_cached(rows) else min(rows, ROWS_AT_ONCE)
         cached = self._points_of(CACHED_CHUNK)
+        # As many at once as now first; one after another in any case, for many vectors may overflow the caches.
+        ways = dict.fromkeys((many,) if self._cuda else (min(plan.rows_at_once, many), 1, many))
         if plan.keeps:
             if plan.product == "graph" and not self._cuda and whole > 2 * cached:
                 yield replace(plan, chunk_points=cached)
-            # One after another first, for on processors many vectors at once overflow the caches.
-            for n in dict.fromkeys((many,) if self._cuda else (1, many)):
+            for n in ways:
                 yield replace(plan, product="linearized", rows_at_once=n, chunk_points=whole)
+            for n in ways:
+                if n != plan.rows_at_once:
+                    yield replace(plan, product="graph", rows_at_once=n)
             if many > 1:
-                yield replace(plan, product="graph", rows_at_once=many)
                 yield replace(plan, product="forward", rows_at_once=many, chunk_points=whole)
             return
         yield replace(plan, product="forward", rows_at_once=1)
@@ -228,9 +253,7 @@ class Planner:
         cost = TRIAL * seconds * share * timed_rows(plan, rows)
         if plan.product == "linearized" and not ready:
             chunks = -(-self.data.num_points // plan.chunk_points)
-            traced = LINEARIZE_SAVED[self.curvature.kind is Curvature.Hessian] * self._graph.saved
-            imports = 0.0 if TRACER in sys.modules else LINEARIZE_FIRST
-            cost += imports + chunks * traced + LINEARIZE_PRODUCTS * seconds
+            cost += chunks * LINEARIZE_SAVED * self._graph.saved + LINEARIZE_PRODUCTS * seconds
         return cost
 
     def _adopt(self, block: bool, contest: Contest) -> None:

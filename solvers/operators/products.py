@@ -13,16 +13,10 @@ import torch
 from torch import Tensor
 
 from solvers.operators.fusion import fuse
-from solvers.operators.tracing import (
-    drop_unread,
-    fold_constants,
-    held_bytes,
-    protect_constants,
-    refuse_untraceable,
-    trace_of,
-)
+from solvers.operators.recording import bytes_of, record
 
 __all__ = [
+    "BatchedProduct",
     "ChunkProduct",
     "ForwardProduct",
     "GraphProduct",
@@ -30,7 +24,7 @@ __all__ = [
     "LinearizedProduct",
     "Parts",
     "graph_size",
-    "linearized_function",
+    "is_batched",
     "pulled_back",
     "quiet_batching",
 ]
@@ -49,6 +43,13 @@ class ChunkProduct(Protocol):
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors at once; every part has a leading dimension k."""
+
+
+class BatchedProduct(ChunkProduct, Protocol):
+    """One that goes through autograd with k vectors at once."""
+
+    def batched(self, V: Parts) -> Parts:
+        """As ``many``, with torch's warnings."""
 
 
 class GraphProduct:
@@ -79,14 +80,16 @@ class GraphProduct:
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors in one vectorised backward pass."""
-        if not self._active:
-            return tuple(torch.zeros_like(part) for part in V)
         with quiet_batching():
-            return self._differentiate(V, batched=True)
+            return self.batched(V)
+
+    def batched(self, V: Parts) -> Parts:
+        """The same, and torch says what it has no batching rule for."""
+        return self._differentiate(V, batched=True)
 
     def _differentiate(self, v: Parts, *, batched: bool) -> Parts:
         if not self._active:
-            return tuple(torch.zeros_like(p) for p in self._leaves)
+            return tuple(torch.zeros_like(part) for part in v)
         return pulled_back(self._gradient, self._leaves, [v[i] for i in self._active], batched=batched)
 
 
@@ -115,37 +118,38 @@ class ForwardProduct:
 
 
 class LinearizedProduct:
-    """The gradient linearised once, forward over reverse; slow to set up, then often the fastest product.
+    """The operations of another product that depend on the vector, recorded once and made fewer.
+
+    Takes about two products to set up, and is then faster than what was recorded: nobody differentiates any more,
+    and the rewritten trace passes over the activations less often. See :mod:`solvers.operators.recording`.
 
     Args:
-        objective: The chunk's objective as a function of the parameters.
-        parameters: The values at which to differentiate; not changed.
+        product: What to record; not needed afterwards.
+        parameters: Tensors of the shapes, dtypes and devices of the vectors' parts.
 
     Attributes:
-        nbytes: What the linearisation keeps in memory.
+        nbytes: What the trace keeps in memory.
 
     Raises:
-        NotImplementedError: The objective uses an operation whose second derivative cannot be traced.
+        NotImplementedError: What the product does cannot be repeated from a record of it.
     """
 
-    def __init__(self, objective: Objective, parameters: Sequence[Tensor]) -> None:
-        values = tuple(p.detach() for p in parameters)
-        refuse_untraceable(objective, values)
-
-        def gradient(*at: Tensor) -> Parts:
-            grads: Parts = torch.func.grad(lambda ps: objective(ps))(at)
-            return grads
-
-        self._apply, self.nbytes = linearized_function(gradient, values)
+    def __init__(self, product: ChunkProduct, parameters: Sequence[Tensor]) -> None:
+        recording = record(product.one, parameters)
+        fuse(recording)
+        self.trace = recording.trace
+        self.nbytes = recording.nbytes
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
-        products: Parts = self._apply(*v)
+        with torch.no_grad():
+            products: Parts = self.trace(*v)
         return products
 
     def many(self, V: Parts) -> Parts:
         """The products with k vectors at once, under ``vmap``."""
-        products: Parts = torch.vmap(self._apply)(*V)
+        with torch.no_grad(), quiet_batching():
+            products: Parts = torch.vmap(self.trace)(*V)
         return products
 
 
@@ -169,22 +173,20 @@ def pulled_back(
     )
 
 
-def linearized_function(function: Callable[..., Any], at: Parts) -> tuple[Callable[..., Any], int]:
-    """The derivative of a function as one to be applied again and again, and the bytes that it keeps.
+def is_batched(product: BatchedProduct, V: Parts) -> bool:
+    """Whether torch has a batching rule for all that a product does; without one it would go row by row, or fail.
 
-    Raises:
-        NotImplementedError: The function cannot be traced.
+    Args:
+        product: The product.
+        V: A few vectors to try it with.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*get_attr Node.*")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        _, apply = torch.func.linearize(function, *at)
-    trace = trace_of(apply)
-    fold_constants(trace)
-    protect_constants(trace)
-    fuse(trace, *at)
-    drop_unread(trace)
-    return apply, held_bytes(trace)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            product.batched(V)
+    except Exception:  # batching rules raise whatever they like
+        return False
+    return not any("performance drop" in str(warning.message) for warning in said)
 
 
 @contextmanager
@@ -215,20 +217,13 @@ def graph_size(make: Callable[[], object], parameters: Sequence[Tensor]) -> Grap
         make: Makes the object.
         parameters: What its graphs start from.
     """
-    storages: dict[int, int] = {}
-    saved = 0
+    held: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += 1
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        held.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        # Held until the count is done, or a freed storage's address could be counted as another's.
-        made = make()
-    for p in parameters:
-        storages.pop(p.untyped_storage().data_ptr(), None)
-    del made
-    return GraphSize(sum(storages.values()), saved)
+        make()
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    return GraphSize(bytes_of(t for t in held if t.untyped_storage().data_ptr() not in own), len(held))

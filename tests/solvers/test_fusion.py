@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators import products
 from solvers.operators.products import GraphProduct, LinearizedProduct
-from solvers.operators.tracing import held_bytes, trace_of
 
 POINTS = 12
 
@@ -87,16 +86,17 @@ def _case(name: str) -> tuple[Callable[[Sequence[Tensor]], Tensor], list[Tensor]
 
 
 def _operations(product: LinearizedProduct) -> int:
-    return sum(node.op == "call_function" for node in trace_of(product._apply).graph.nodes)
+    return sum(node.op == "call_function" for node in product.trace.graph.nodes)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_rewritten_traces_give_the_products_of_the_retained_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     objective, parameters = _case(name)
     with twice_differentiable_kernels():
-        fused, graph = LinearizedProduct(objective, parameters), GraphProduct(objective, parameters)
-        monkeypatch.setattr(products, "fuse", lambda *_: None)
-        plain = LinearizedProduct(objective, parameters)
+        graph = GraphProduct(objective, parameters)
+        fused = LinearizedProduct(graph, parameters)
+        monkeypatch.setattr(products, "fuse", lambda _: None)
+        plain = LinearizedProduct(graph, parameters)
         for _ in range(3):
             v = [torch.randn_like(p) for p in parameters]
             given = [part.clone() for part in v]
@@ -111,12 +111,9 @@ def test_rewritten_traces_give_the_products_of_the_retained_graph(name: str, mon
 
 def test_what_a_trace_was_computed_from_is_let_go() -> None:
     objective, parameters = _case("tanh")
-    product = LinearizedProduct(objective, parameters)
-    trace = trace_of(product._apply)
-    before = held_bytes(trace)
-    product.one([torch.randn_like(p) for p in parameters])
-    # Nothing is computed and kept only when a trace is first applied, and the budget knows of all that is kept.
-    assert product.nbytes == before == held_bytes(trace)
+    product = LinearizedProduct(GraphProduct(objective, parameters), parameters)
+    read = {node.target for node in product.trace.graph.nodes if node.op == "get_attr"}
+    assert read == {name for name, _ in product.trace.named_buffers()}
     # Of a network with two hidden layers: in- and outputs of each, their derivatives and the loss's, each once.
     assert product.nbytes < 14 * POINTS * 7 * 8 + sum(p.nbytes for p in parameters)
 

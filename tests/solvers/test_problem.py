@@ -27,7 +27,8 @@ class TestReuse:
     def test_a_second_solve_reuses_the_graphs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         case = logistic(F64)
         problem = Problem(case.model, case.batches(9))
-        problem.solve("cg", case.rhs(1), hessian_perturbation=case.damping)
+        for k in (1, 2):
+            problem.solve("cg", case.rhs(k), hessian_perturbation=case.damping)
         monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "graph", None)
         b = case.rhs(2, seed=9)
         x, _ = problem.solve("direct", b, hessian_perturbation=0.3)

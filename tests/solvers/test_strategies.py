@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -92,6 +93,18 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "LEAST_AHEAD", 0.0)
 
 
+class _Peeking(torch.autograd.Function):
+    """The identity, by an author who looks at each gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Tensor:
+        return grad[0] if float(grad[0].abs().sum()) > 0 else grad[0] * 1.0
+
+
 def test_a_short_solve_is_not_measured() -> None:
     case = logistic(F64)
     info = Problem(case.model, case.batches(9)).solve("cg", case.rhs(1), hessian_perturbation=0.1).info
@@ -146,7 +159,7 @@ class TestMeasuring:
             def one(self, v: Any) -> Any:
                 return tuple(0 * part for part in v)
 
-        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Stale)
+        monkeypatch.setattr(chunk_curvature, "LinearizedProduct", Stale)
         case = small_mlp(F64)
         H = Problem(case.model, case.batches(9)).hessian(1000, 1)
         assert H.plan.product == "graph"
@@ -157,26 +170,57 @@ class TestMeasuring:
             def __init__(self, *_: Any) -> None:
                 raise RuntimeError("no rule for this")
 
-        monkeypatch.setitem(chunk_curvature.SECOND_DERIVATIVES, "linearized", Failing)
+        monkeypatch.setattr(chunk_curvature, "LinearizedProduct", Failing)
         case = small_mlp(F64)
         H = Problem(case.model, case.batches(9)).hessian(1000, 1)
         assert H.plan.product == "graph"
         assert "linearized, 37 points failed (RuntimeError: no rule for this)" in H.plan.why
 
-    def test_an_operation_that_would_crash_the_tracer_is_left_alone(self) -> None:
+    def test_a_loss_that_torchs_own_tracer_dies_of_is_linearised(self) -> None:
+        # torch.func.linearize ends the process on the second derivative of mse_loss.
         case = CASES["least-squares"](F64)
         own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.mse_loss(o, t))
-        H = Problem(own, case.batches(9)).hessian(1000, 1)
-        assert H.plan.product == "graph"
-        assert "cannot trace the second derivative of mse_loss" in H.plan.why
+        H = Problem(own, case.batches(9), strategy="linearized").hessian(1, 1)
         V = case.rhs(2)
         torch.testing.assert_close(H(V), V @ case.H, rtol=1e-9, atol=1e-11)
+        assert H.plan.product == "linearized"
+
+    def test_what_looks_at_the_values_of_a_vector_is_not_recorded(self) -> None:
+        case = small_mlp(F64)
+        own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.cross_entropy(_Peeking.apply(o), t))
+        H = Problem(own, case.batches(9)).hessian(1000, 1)
+        assert H.plan.product == "graph"
+        assert "linearized, 37 points failed (Unrecordable: aten._local_scalar_dense.default looks" in H.plan.why
 
     def test_single_vectors_and_blocks_have_plans_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         case = small_mlp(F64)
         problem = Problem(case.model, case.batches(9))
         problem.hessian(1000, 16)
         assert problem.hessian(1000, 1).plan.rows_at_once == 1
+
+
+class TestUnmeasured:
+    def test_blocks_on_a_small_graph_go_through_it_together(self) -> None:
+        case = logistic(F64)
+        problem = Problem(case.model, case.batches(9))
+        assert problem.hessian(1, 8).plan.rows_at_once == 8
+        assert problem.hessian(1, 1).plan.rows_at_once == 1
+        torch.testing.assert_close(problem.hessian(1, 8)(case.rhs(8)), case.rhs(8) @ case.H, rtol=1e-9, atol=1e-11)
+
+    def test_blocks_on_a_large_graph_go_one_by_one(self) -> None:
+        case = small_mlp(F64, n=200)
+        needed = re.search(r"need (\S+) bytes", Problem(case.model, case.batches(50)).hessian(1, 1).plan.why)
+        assert needed is not None
+        problem = Problem(case.model, case.batches(50), memory_budget=int(8 * float(needed[1])))
+        plan = problem.hessian(1, 8).plan
+        assert (plan.product, plan.rows_at_once) == ("graph", 1)
+
+    def test_an_operation_without_a_batching_rule_goes_row_by_row(self) -> None:
+        case = small_mlp(F64)
+        own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.cross_entropy(_Peeking.apply(o), t))
+        H = Problem(own, case.batches(9)).hessian(1, 4)
+        assert H.plan.rows_at_once == 1
+        torch.testing.assert_close(H(case.rhs(4)), case.rhs(4) @ case.H, rtol=1e-9, atol=1e-11)
 
 
 def test_a_trace_can_be_applied_again_and_again() -> None:
