@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -102,7 +101,6 @@ class WorkerChild:
         blobs = FilesystemBlobStore(self._settings.blob_dir, self._settings.max_store_bytes)
         factors = RedisFactorIndex.from_settings(self._settings)
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
-        threading.Thread(target=_import_tracer, name="tracer", daemon=True).start()
         return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates)
 
     def _try_reclaim(self) -> bool:
@@ -138,11 +136,3 @@ class WorkerChild:
                 _log.exception("liveness_failed")
             if self._closed.wait(pause):
                 return
-
-
-def _import_tracer() -> None:
-    """Imports what ``torch.func.linearize`` imports at its first call: seconds that no job should have to wait for."""
-    try:
-        importlib.import_module("torch._dynamo")
-    except Exception:  # a solve does without linearisations then
-        _log.exception("tracer_not_imported")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -37,6 +38,9 @@ PRODUCT_PER_FORWARD: Final = 4.0
 """About how many passes forward a product takes, to tell whether it is worth being measured."""
 TRIAL: Final = 4.0
 """Products that trying a plan takes beside its set-up: one to warm up, then turns with the plan in use."""
+COMPILER: Final = "torch._dynamo.eval_frame"
+COMPILER_SECONDS: Final = 2.0
+"""What torch imports for its forward mode, and for how long, once a process."""
 LINEARIZE_SAVED: Final = 0.0005
 """Seconds to record and rewrite what leads to one saved tensor."""
 LINEARIZE_PRODUCTS: Final = 3.0
@@ -251,6 +255,8 @@ class Planner:
         """Seconds that trying a plan will take where a product takes as long as it does now."""
         share = min(1.0, plan.chunk_points / self.data.num_points)
         cost = TRIAL * seconds * share * timed_rows(plan, rows)
+        if plan.product == "forward" and COMPILER not in sys.modules:
+            cost += COMPILER_SECONDS
         if plan.product == "linearized" and not ready:
             chunks = -(-self.data.num_points // plan.chunk_points)
             cost += chunks * LINEARIZE_SAVED * self._graph.saved + LINEARIZE_PRODUCTS * seconds
