@@ -32,7 +32,7 @@ SLOW: Final = 2.0
 """Who needs more times as long as the fastest of its side can win nothing by another run.
 
 Neither by one with a smaller tolerance, which takes longer still, nor, if it keeps nothing, by a second solve. Who was
-slow in both solves is not run with more right-hand sides either.
+slow in both solves of a block is not run with larger ones either.
 """
 SHORT: Final = 1.0
 """Seconds of a solve that is repeated in any case."""
@@ -223,10 +223,15 @@ def _skipped(
 
 
 def _was_slow(contestant: Contestant, earlier: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether its solves took far longer than the fastest of its side, with fewer right-hand sides; both of them."""
-    side = [entry for c in CONTESTANTS if c.ours == contestant.ours and (entry := earlier.get(c.name))]
+    """Whether both solves took far longer than the fastest block of its side, with fewer right-hand sides.
+
+    One right-hand side alone says nothing of blocks.
+    """
+    side = [
+        entry for c in CONTESTANTS if c.ours == contestant.ours and not c.one_by_one and (entry := earlier.get(c.name))
+    ]
     before = earlier[contestant.name]
-    return all(
+    return before["count"] > 1 and all(
         before[which] is None
         or before[which] > SLOW * min((e[which] for e in side if e["reached"] and e[which]), default=math.inf)
         for which in ("cold_median", "warm_median")

@@ -51,8 +51,8 @@ Made by `make bench`; `make bench ROW=digits-mlp` renews one row. All numbers co
 * What cannot change a ratio is left out. A solve is stopped after {limit:g} s; of contestants that keep nothing for a
   second one, after {far:g} times the fastest of their side so far, and their second one is not run if the first took
   more than {slow:g} times as long as the fastest second one. Who was stopped, or took {slow:g} times as long as the
-  fastest of its side in both solves, is not run with more right-hand sides; who solves one by one, nor where it would
-  take too long by extrapolation.
+  fastest of its side in both solves of 16 right-hand sides, is not run with more of them; who solves one by one, nor
+  where it would take too long by extrapolation.
 """
 
 

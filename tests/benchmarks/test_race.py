@@ -83,22 +83,25 @@ def test_who_was_stopped_or_slow_in_both_solves_with_fewer_right_hand_sides_is_n
     names = ("fast", "stopped", "slow", "slow once")
     monkeypatch.setattr(racing, "CONTESTANTS", tuple(Contestant(n, "ihvp_solvers", None, settings) for n in names))
     monkeypatch.chdir(small_problem.parent)
-    shared = {"count": 1, "predicted": None, "remark": None, "rtol": 1e-5, "reached": True}
+    shared = {"count": 2, "predicted": None, "remark": None, "rtol": 1e-5, "reached": True}
     before = {
         "fast": {**shared, "cold_median": 1.0, "warm_median": 1.0},
         "stopped": {**shared, "cold_median": None, "warm_median": None, "remark": "> 6 s", "reached": False},
         "slow": {**shared, "cold_median": 3.0, "warm_median": None},
         "slow once": {**shared, "cold_median": 3.0, "warm_median": 1.5},
     }
-    entries = race(_cell(small_problem, 2), {"ihvp_solvers": server}, {}, before, lambda line: None)
+    entries = race(_cell(small_problem, 4), {"ihvp_solvers": server}, {}, before, lambda line: None)
     assert {name: entry["remark"] for name, entry in entries.items() if not entry["reached"]} == {
-        "stopped": "> 6 s with 1",
-        "slow": "> 2 × the fastest with 1",
+        "stopped": "> 6 s with 2",
+        "slow": "> 2 × the fastest with 2",
     }
-    again = {name: {**entry, "count": 2} for name, entry in entries.items()}
-    entries = race(_cell(small_problem, 4), {"ihvp_solvers": server}, {}, again, lambda line: None)
-    assert entries["stopped"]["remark"] == "> 6 s with 1"
-    assert entries["slow"]["remark"] == "> 2 × the fastest with 1"
+    again = {name: {**entry, "count": 4} for name, entry in entries.items()}
+    entries = race(_cell(small_problem, 8), {"ihvp_solvers": server}, {}, again, lambda line: None)
+    assert entries["stopped"]["remark"] == "> 6 s with 2"
+    assert entries["slow"]["remark"] == "> 2 × the fastest with 2"
+    of_one = {name: {**entry, "count": 1} for name, entry in before.items()}
+    entries = race(_cell(small_problem, 2), {"ihvp_solvers": server}, {}, of_one, lambda line: None)
+    assert entries["slow"]["reached"]
 
 
 def test_a_dense_solver_takes_part_where_its_matrices_are_small(
