@@ -30,8 +30,8 @@ PLOTS: Final = {
 ABOUT_COALESCING: Final = """\
 {jobs} jobs of one right-hand side each wait in the queue of a service (a Valkey that syncs every write, one worker
 process) when it wakes; seconds until the last result is visible, and in brackets the Hessian-vector products of all
-jobs. To reach: {bar:g}×. One by one, a worker still starts each solve from what the ones before have left, unless
-recycling is off."""
+jobs. To reach: {bar:g}×. One by one *with reuse* each solve starts from what the ones before have left, as the service
+always does: the ratio to it is what coalescing adds. *Without reuse* each job is solved as if it were the only one."""
 ABOUT_GROWTH: Final = """\
 Time is to be linear in n and p: exponents of 1, by least squares in logarithms. Memory is to be bounded by the budget,
 {budget:.0f} MiB here, whatever n is. In n: `cg` on {count} right-hand sides in float32, the points and copies of them.

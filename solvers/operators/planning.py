@@ -220,6 +220,8 @@ class Planner:
                 raise
             return  # the operator halves its chunks when it is applied
         for plan in new:
+            if plan.product == "graph" and contest.has_product(replace(plan, product="linearized")):
+                continue
             cost = self._cost(plan, contest.seconds, rows, ready=contest.has_product(plan))
             if time.perf_counter() - began + cost <= products * contest.seconds * _share(plan):
                 self._tried.add((block, name(plan)))
@@ -233,19 +235,15 @@ class Planner:
         cached = self._points_of(CACHED_CHUNK)
         # As many at once as now first; one after another in any case, for many vectors may overflow the caches.
         ways = dict.fromkeys((many,) if self._cuda else (min(plan.rows_at_once, many), 1, many))
+        chunks = (cached, whole) if not self._cuda and whole > 2 * cached else (whole,)
         if plan.keeps:
-            if plan.product == "graph" and not self._cuda and whole > 2 * cached:
-                yield replace(plan, chunk_points=cached)
-            for n in ways:
-                yield replace(plan, product="linearized", rows_at_once=n, chunk_points=whole)
-            for n in ways:
-                if n != plan.rows_at_once:
-                    yield replace(plan, product="graph", rows_at_once=n)
-            if many > 1:
-                yield replace(plan, product="forward", rows_at_once=many, chunk_points=whole)
+            kept = [replace(plan, rows_at_once=n, chunk_points=points) for n in ways for points in chunks]
+            yield from (replace(other, product="linearized") for other in kept)
+            # Where it could not be recorded: autograd does the same operations and more.
+            yield from (other for other in kept if plan.product == "graph" and _way(other) != _way(plan))
             return
         yield replace(plan, product="forward", rows_at_once=1)
-        if not self._cuda and whole > 2 * cached:
+        if len(chunks) > 1:
             yield replace(plan, chunk_points=cached)
         if many > 1:
             yield replace(plan, product="recomputed", rows_at_once=many)

@@ -30,5 +30,5 @@ def test_queued_jobs_are_solved_together_and_one_by_one_by_real_workers_with_few
     assert list(network["ways"]) == list(ARMS)
     assert len(lines) == len(ARMS)
     products = {name: way["products"] for name, way in network["ways"].items()}
-    assert products[TOGETHER] < products["one by one, nothing recycled"]
-    assert products["one by one"] < products["one by one, nothing recycled"]
+    assert products[TOGETHER] < products["one by one, without reuse"]
+    assert products["one by one, with reuse"] < products["one by one, without reuse"]
