@@ -129,6 +129,7 @@ def test_curves_coalescing_and_the_time_of_the_run_are_told_and_every_plot_is_na
             "seconds": 0.5,
             "iterations": 8,
             "spread": 0.01,
+            "writes": 1.06,
             "callbacks": {
                 "history": {"ratio": 0.001, "inside": 0.0001, "milliseconds": 0.003},
                 "service": {"ratio": 0.05, "inside": 0.04, "milliseconds": 1.0},
@@ -147,7 +148,7 @@ def test_curves_coalescing_and_the_time_of_the_run_are_told_and_every_plot_is_na
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| n^1.00 | 16 – 16 MiB | 100 – 1,000 | p^2.00 |" in text
     assert "2.0× (2.00 s) | 4.0× (4.00 s) |" in text
-    assert "| **0.01 %** | +0.1 % | 4.00 % | +5.0 % | +1.0 % |" in text
+    assert "| **0.01 %** | +0.1 % | 4.00 % | +5.0 % | 1.1 | +1.0 % |" in text
     assert "| 610 | 1.00 s (9) | 3.00 s (9) | 9.00 s (9) | 3.0 | **9.0** |" in text
     assert "| digits-softmax | 1:30 | prepare 0:05, right hand sides 0:25 | 2:00 |" in text
     drawn = {path.stem for path in (tmp_path / "plots").glob("*.png")}
