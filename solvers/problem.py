@@ -64,6 +64,7 @@ class Problem:
         factors: Sketches, eigenpairs and factorisations that solves leave for later ones, up to ``memory_budget``.
         strategy: As given.
         recycled: Search directions that cg leaves for later solves, up to a quarter of it.
+        products_spent: Hessian-vector products that solves on this curvature have cost so far.
         num_params: The length p of right-hand sides.
         num_points: The number n of training points.
         denominator: What the sum of the loss's numerators over them is divided by.
@@ -287,5 +288,6 @@ class Problem:
         self._differentiable = False
         self._single = None
         self._tried_single = False
+        self.products_spent = 0.0
         self.recycled = RecycledSpace(self.memory_budget // 4)
         self._relatives[chunks.key] = self

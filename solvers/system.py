@@ -276,6 +276,7 @@ class LinearSystem:
         ]
         certificates = self._certify(x, endings, tolerance, was_cast=x.dtype != X.dtype)
         self._timings["certify"] = time.perf_counter() - certifying_since
+        self.problem.products_spent += self.hvps
         return InverseHvpResult(
             x=x.to(self._b.device).reshape(self._b.shape),
             info={

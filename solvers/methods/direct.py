@@ -23,6 +23,8 @@ __all__ = ["solve_direct"]
 
 ROWS_AT_ONCE: Final = 32
 REFINEMENTS: Final = 5
+ENOUGH: Final = 0.1
+"""Share of the tolerance below which a residual is refined no further: each look at it costs a product."""
 
 
 @InversionRegistry.register(TorchTwiceDifferentiable, InversionMethod.Direct)
@@ -86,11 +88,14 @@ def solve_direct(
         return system.result(torch.zeros_like(system.rhs), endings, tolerance, hessian=None)
     inverse = dense_inverse(system, dense.H)
     facts, smallest = inverse.facts, inverse.smallest
-    X, refinements = _refine(system, inverse)
+    X, refinements, relative = _refine(system, inverse, ENOUGH * tolerance.rtol)
     singular = facts["inertia"] is not None and facts["inertia"]["zero"] > 0
     status = TerminationStatus.Breakdown if singular else TerminationStatus.Stagnated
     enough = None if smallest is None else system.largest_damping + 1.1 * abs(smallest) + 10 * inverse.floor
-    endings = [Ending(status, n, _advice(facts), smallest, enough) for n in refinements]
+    endings = [
+        Ending(status, n, _advice(facts), smallest, enough, residual)
+        for n, residual in zip(refinements, relative, strict=True)
+    ]
     return system.result(X, endings, tolerance, hessian=dense.H, **facts)
 
 
@@ -144,25 +149,24 @@ def _dense(system: LinearSystem) -> tuple[DenseHessian | None, TerminationStatus
     return DenseHessian(found.H.to(system.problem.device)), None
 
 
-def _refine(system: LinearSystem, solve: DenseInverse) -> tuple[Tensor, list[int]]:
-    """Solutions in the model's dtype and how many corrections each took."""
-    everything = list(range(system.rhs.shape[0]))
+def _refine(system: LinearSystem, solve: DenseInverse, enough: float) -> tuple[Tensor, list[int], list[float]]:
+    """Solutions in the model's dtype, how many corrections each took, and their true relative residuals."""
     X = solve(system.rhs.double()).to(system.problem.dtype)
-    residual, best = system.residual(everything, X)
-    counts = [0] * len(everything)
+    going_on = list(range(system.rhs.shape[0]))
+    residual, best = system.residual(going_on, X)
+    counts = [0] * len(going_on)
     for step in range(1, REFINEMENTS + 1):
-        candidate = (X.double() + solve(residual)).to(X.dtype)
-        new_residual, relative = system.residual(everything, candidate)
-        better = relative < best
-        for i in better.nonzero().flatten().tolist():
-            counts[i] = step
-        X = torch.where(better[:, None], candidate, X)
-        halved = bool((relative < best / 2).any())
-        residual = torch.where(better[:, None], new_residual, residual)
-        best = torch.where(better, relative, best)
-        if not halved:
+        going_on = [i for i in going_on if not float(best[i]) <= enough]
+        if not going_on:
             break
-    return X, counts
+        candidate = (X[going_on].double() + solve(residual[going_on])).to(X.dtype)
+        new_residual, relative = system.residual(going_on, candidate)
+        halved = (relative < best[going_on] / 2).tolist()
+        for j, i in enumerate(going_on):
+            if relative[j] < best[i]:
+                X[i], residual[i], best[i], counts[i] = candidate[j], new_residual[j], relative[j], step
+        going_on = [i for i, more in zip(going_on, halved, strict=True) if more]
+    return X, counts, best.tolist()
 
 
 def _advice(facts: dict[str, Any]) -> str | None:

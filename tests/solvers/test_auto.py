@@ -108,6 +108,30 @@ def test_what_earlier_solves_left_is_used_and_counts_as_paid() -> None:
     torch.testing.assert_close(x, case.exact(case.rhs(1), case.damping + 0.1), rtol=1e-8, atol=1e-10)
 
 
+def test_a_problem_asked_again_and_again_is_factorised_once_that_would_have_paid() -> None:
+    model, [(x, y)], H = wide_mlp()
+    p = H.shape[0]
+    # Each point twenty times: the same H, and products that are not cheap beside a factorisation.
+    problem = Problem(model, [(x.repeat(20, 1), y.repeat(20))])
+    methods, spent = [], [0.0]
+    for seed in range(60):
+        b = torch.randn(1, p, generator=torch.Generator().manual_seed(seed), dtype=F64)
+        x, info = problem.solve("auto", b, hessian_perturbation=1.0)
+        methods.append(info["auto"]["tried"][0]["method"])
+        spent.append(spent[-1] + info["hvps"])
+        assert residuals(H, 1.0, x, b)[0] <= 1e-8
+        if methods[-1] == "direct":
+            break
+    assert methods[0] == "cg"
+    assert methods[-1] == "direct"
+    assert "earlier ones took" in info["auto"]["why"]
+    # Not before as much was spent as it costs, but for what the solve at hand would cost otherwise; nor much later.
+    assert 0.5 * p < spent[-2] < 2 * p
+    again = problem.solve("auto", rows(1, p), hessian_perturbation=1.0)
+    assert again.info["auto"]["tried"][0]["method"] == "direct"
+    assert again.info["auto"]["tried"][0]["products"] <= 3
+
+
 @pytest.mark.parametrize("at", [1, 27])
 def test_a_stop_ends_all_attempts(at: int) -> None:
     model, data, H = wide_mlp()

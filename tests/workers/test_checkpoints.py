@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,49 +36,39 @@ STATE = SolverState(
 )
 
 
-class Clock:
-    now = 0.0
+class Attempt:
+    """An attempt at a job, whose checkpoints lie in a store in memory and in real blobs."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, store: MemoryJobStore, blobs: FilesystemBlobStore, job: JobRecord) -> None:
+        self.store = store
+        self.blobs = blobs
+        self.job = job
+        self.now = 0.0
+        self.shutdown = False
+        self.stop = StopSignal(lambda: self.shutdown)
+
+    def checkpoints(self) -> JobCheckpoints:
+        return JobCheckpoints(self.store, self.blobs, self.job, self.stop, interval_s=10.0, clock=lambda: self.now)
+
+    def next(self) -> Attempt:
+        """Another worker's attempt, after this one has given the job back."""
+        self.store.release(self.job.id, self.job.attempt)
+        again = self.store.claim("another", 30.0)
+        assert again is not None
+        return Attempt(self.store, self.blobs, again)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def stop() -> StopSignal:
-    return StopSignal(lambda: False)
-
-
-def checkpoints(
-    store: MemoryJobStore, blobs: FilesystemBlobStore, job: JobRecord, stop: StopSignal, clock: Clock
-) -> JobCheckpoints:
-    return JobCheckpoints(store, blobs, job, stop, interval_s=10.0, clock=clock)
-
-
-def next_attempt(store: MemoryJobStore, job: JobRecord) -> JobRecord:
-    store.release(job.id, job.attempt)
-    again = store.claim("another", 30.0)
-    assert again is not None
-    return again
+def attempt(memory_store: MemoryJobStore, blobs: FilesystemBlobStore, claimed: JobRecord) -> Attempt:
+    return Attempt(memory_store, blobs, claimed)
 
 
 class TestState:
-    def test_the_next_attempt_finds_it_to_the_last_bit(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-    ) -> None:
-        first = checkpoints(memory_store, blobs, claimed, stop, clock)
+    def test_the_next_attempt_finds_it_to_the_last_bit(self, attempt: Attempt) -> None:
+        first = attempt.checkpoints()
         assert first.resume is None
         first.save(STATE)
-        again = checkpoints(memory_store, blobs, next_attempt(memory_store, claimed), stop, clock).resume
+        again = attempt.next().checkpoints().resume
         assert again is not None
         assert (again.method, again.iteration, again.facts) == (STATE.method, STATE.iteration, STATE.facts)
         assert again.tensors.keys() == STATE.tensors.keys()
@@ -84,138 +76,93 @@ class TestState:
             assert again.tensors[name].dtype == tensor.dtype
             assert torch.equal(again.tensors[name], tensor)
 
-    def test_it_is_due_now_and_then_and_when_the_worker_ends(
-        self, memory_store: MemoryJobStore, blobs: FilesystemBlobStore, claimed: JobRecord, clock: Clock
-    ) -> None:
-        ending: list[int] = []
-        kept = checkpoints(memory_store, blobs, claimed, StopSignal(lambda: bool(ending)), clock)
+    def test_it_is_due_now_and_then_and_when_the_worker_ends(self, attempt: Attempt) -> None:
+        kept = attempt.checkpoints()
         assert not kept.due()
-        clock.now = 10.0
+        attempt.now = 10.0
         assert kept.due()
         kept.save(STATE)
         assert not kept.due()
-        ending.append(1)
+        attempt.shutdown = True
         assert kept.due()
         kept.save(STATE)
         assert not kept.due(), "once is enough"
 
-    def test_a_job_that_ends_otherwise_needs_none(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-    ) -> None:
-        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
-        clock.now = 10.0
-        stop.request(StopReason.Cancelled)
+    def test_a_job_that_ends_otherwise_needs_none(self, attempt: Attempt) -> None:
+        kept = attempt.checkpoints()
+        attempt.now = 10.0
+        attempt.stop.request(StopReason.Cancelled)
         assert not kept.due()
 
-    def test_slow_writes_come_less_often(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        note = memory_store.checkpoint
+    def test_slow_writes_come_less_often(self, attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+        note = attempt.store.checkpoint
 
         def slow(*args: Any, **named: Any) -> str | None:
-            clock.now += 1.0
+            attempt.now += 1.0
             return note(*args, **named)
 
-        monkeypatch.setattr(memory_store, "checkpoint", slow)
-        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
+        monkeypatch.setattr(attempt.store, "checkpoint", slow)
+        kept = attempt.checkpoints()
         kept.save(STATE)
-        clock.now = 50.0
+        attempt.now = 50.0
         assert not kept.due()
-        clock.now = 51.0
+        attempt.now = 51.0
         assert kept.due()
 
-    def test_one_state_is_kept_and_none_once_the_job_has_ended(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-    ) -> None:
-        kept = checkpoints(memory_store, blobs, claimed, stop, clock)
+    def test_one_state_is_kept_and_none_once_the_job_has_ended(self, attempt: Attempt) -> None:
+        kept = attempt.checkpoints()
         for iteration in (1, 2, 3):
             kept.save(SolverState("cg", iteration, STATE.tensors, STATE.facts))
-            assert len(list(blobs)) == 1
+            assert len(list(attempt.blobs)) == 1
         kept.discard()
-        assert len(list(blobs)) == 1, "the job still runs"
-        memory_store.stop(claimed.id, claimed.attempt, JobState.Cancelled)
+        assert len(list(attempt.blobs)) == 1, "the job still runs"
+        attempt.store.stop(attempt.job.id, attempt.job.attempt, JobState.Cancelled)
         kept.discard()
-        assert not list(blobs)
+        assert not list(attempt.blobs)
 
-    def test_a_stale_worker_leaves_the_state_of_the_current_one(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-    ) -> None:
-        stale = checkpoints(memory_store, blobs, claimed, stop, clock)
-        again = next_attempt(memory_store, claimed)
-        checkpoints(memory_store, blobs, again, StopSignal(lambda: False), clock).save(STATE)
+    def test_a_stale_worker_leaves_the_state_of_the_current_one(self, attempt: Attempt) -> None:
+        stale = attempt.checkpoints()
+        attempt.next().checkpoints().save(STATE)
         stale.save(SolverState("cg", 1, STATE.tensors, STATE.facts))
-        assert stop.reason is StopReason.Lost
-        assert [blob.digest for blob in blobs] == [memory_store.get(claimed.id).checkpoint]
+        assert attempt.stop.reason is StopReason.Lost
+        assert [blob.digest for blob in attempt.blobs] == [attempt.store.get(attempt.job.id).checkpoint]
 
     @pytest.mark.parametrize("fault", ["disk", "store"])
     def test_what_cannot_be_saved_is_not_kept(
-        self,
-        memory_store: MemoryJobStore,
-        tmp_path: Path,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-        monkeypatch: pytest.MonkeyPatch,
-        fault: str,
+        self, attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
     ) -> None:
         def away(*_: object, **__: object) -> None:
             raise StoreUnavailable("The store does not answer.")
 
-        blobs = FilesystemBlobStore(tmp_path / "small", max_bytes=10 if fault == "disk" else None)
         if fault == "store":
-            monkeypatch.setattr(memory_store, "checkpoint", away)
-        checkpoints(memory_store, blobs, claimed, stop, clock).save(STATE)
-        assert memory_store.get(claimed.id).checkpoint is None
-        assert stop.reason is None
+            monkeypatch.setattr(attempt.store, "checkpoint", away)
+        else:
+            attempt.blobs = FilesystemBlobStore(tmp_path / "small", max_bytes=10)
+        attempt.checkpoints().save(STATE)
+        assert attempt.store.get(attempt.job.id).checkpoint is None
+        assert attempt.stop.reason is None
 
     @pytest.mark.parametrize("fault", ["gone", "cut off", "another job's", "another version's"])
     def test_what_cannot_be_read_is_left_aside(
-        self,
-        memory_store: MemoryJobStore,
-        blobs: FilesystemBlobStore,
-        claimed: JobRecord,
-        stop: StopSignal,
-        clock: Clock,
-        monkeypatch: pytest.MonkeyPatch,
-        fault: str,
+        self, attempt: Attempt, monkeypatch: pytest.MonkeyPatch, fault: str
     ) -> None:
+        held = attempt.job
         if fault == "another version's":
             monkeypatch.setattr("workers.checkpoints.__version__", "0.0.0")
-        other = claimed.model_copy(update={"id": "job_other"}) if fault == "another job's" else claimed
-        if other is not claimed:
-            monkeypatch.setattr(memory_store, "checkpoint", lambda *_, **__: None)
-        checkpoints(memory_store, blobs, other, stop, clock).save(STATE)
+        if fault == "another job's":
+            attempt.job = held.model_copy(update={"id": "job_other"})
+            monkeypatch.setattr(attempt.store, "checkpoint", lambda *_, **__: None)
+        attempt.checkpoints().save(STATE)
         monkeypatch.undo()
-        (digest,) = (blob.digest for blob in blobs)
+        (digest,) = (blob.digest for blob in attempt.blobs)
         if fault == "gone":
-            blobs.delete(digest)
+            attempt.blobs.delete(digest)
         if fault == "cut off":
-            path = blobs.local_path(digest)
+            path = attempt.blobs.local_path(digest)
             path.chmod(0o600)
             path.write_bytes(path.read_bytes()[:50])
-        held = claimed.model_copy(update={"checkpoint": digest})
-        assert checkpoints(memory_store, blobs, held, stop, clock).resume is None
+        attempt.job = held.model_copy(update={"checkpoint": digest})
+        assert attempt.checkpoints().resume is None
 
 
 class TestResuming:
@@ -241,6 +188,14 @@ class TestResuming:
         thread.join()
         bench.shutdown = False
         return bench.store.get(job_id)
+
+    @contextmanager
+    def another_attempt(self, bench: Bench) -> Iterator[JobCheckpoints]:
+        """The checkpoints of a worker that claims the job and gives it back."""
+        job = bench.store.claim("another", 30.0)
+        assert job is not None
+        yield JobCheckpoints(bench.store, bench.blobs, job, StopSignal(lambda: False), interval_s=1.0)
+        bench.store.release(job.id, job.attempt)
 
     def iterations(self, bench: Bench, job: JobRecord, attempt: int) -> list[int]:
         """Those that an attempt has reported."""
@@ -277,25 +232,18 @@ class TestResuming:
 
     def test_products_are_computed_as_they_were_for_the_state(self, bench: Bench, request_: JobRequest) -> None:
         waiting = self.interrupt(bench, request_)
-        again = bench.store.claim("another", 30.0)
-        assert again is not None
-        kept = JobCheckpoints(bench.store, bench.blobs, again, StopSignal(lambda: False), interval_s=1.0)
-        assert kept.resume is not None
-        plan = {**kept.resume.facts["plan"], "product": "recomputed"}
-        kept.save(replace(kept.resume, facts={**kept.resume.facts, "plan": plan}))
-        bench.store.release(again.id, again.attempt)
+        with self.another_attempt(bench) as kept:
+            assert kept.resume is not None
+            plan = {**kept.resume.facts["plan"], "product": "recomputed"}
+            kept.save(replace(kept.resume, facts={**kept.resume.facts, "plan": plan}))
         bench.executor.run_next()
         info = bench.document(bench.store.get(waiting.id)).info.model_extra or {}
         assert (info["strategy"]["product"], info["resumed_at"]) == ("recomputed", kept.resume.iteration)
 
     def test_a_state_that_does_not_fit_is_left_aside(self, bench: Bench, request_: JobRequest) -> None:
         waiting = self.interrupt(bench, request_)
-        again = bench.store.claim("another", 30.0)
-        assert again is not None
-        misfit = SolverState("minres", 5, {"X": torch.zeros(1, 1)}, {})
-        kept = JobCheckpoints(bench.store, bench.blobs, again, StopSignal(lambda: False), interval_s=1.0)
-        kept.save(misfit)
-        bench.store.release(again.id, again.attempt)
+        with self.another_attempt(bench) as kept:
+            kept.save(SolverState("minres", 5, {"X": torch.zeros(1, 1)}, {}))
         bench.executor.run_next()
         job = bench.store.get(waiting.id)
         assert job.result is not None
@@ -361,11 +309,8 @@ class TestResuming:
 
     def test_rows_that_do_not_fit_are_left_aside(self, bench: Bench, request_: JobRequest) -> None:
         job_id = bench.submit(request_)
-        job = bench.store.claim("another", 30.0)
-        assert job is not None
-        kept = JobCheckpoints(bench.store, bench.blobs, job, StopSignal(lambda: False), interval_s=1.0)
-        kept.save_iterate(5, torch.full((2, 3), 1.0))
-        bench.store.release(job_id, job.attempt)
+        with self.another_attempt(bench) as kept:
+            kept.save_iterate(5, torch.full((2, 3), 1.0))
         bench.executor.run_next()
         done = bench.store.get(job_id)
         assert done.result is not None
