@@ -60,6 +60,7 @@ class Block:
         self._interval_s = min((member.progress.interval_s for member in members), default=0.0)
         self._shown_at: float | None = None
         self._before = clock()
+        self._put_off: IterationReport | None = None
 
     @property
     def rhs(self) -> Tensor:
@@ -90,6 +91,8 @@ class Block:
                     waiting = True
                 case StopReason.Deadline:
                     stop = TerminationStatus.Deadline
+                case StopReason.Shutdown if self._is_put_off(member, report):
+                    waiting = True
                 case StopReason.Shutdown:
                     stop = stop or TerminationStatus.Cancelled
                 case reason:
@@ -100,6 +103,18 @@ class Block:
             stop = TerminationStatus.Cancelled
         self.stopped = self.stopped or stop is not None
         return stop
+
+    def _is_put_off(self, member: Member, report: IterationReport) -> bool:
+        """Whether a shutdown waits for one more iteration.
+
+        Where it came after the solver had asked whether its state is to be saved, but before this iteration was
+        reported, the state is saved with the next one.
+        """
+        again = self._put_off is not None and self._put_off is not report
+        if again or member.checkpoints is None or not member.checkpoints.due():
+            return False
+        self._put_off = report
+        return True
 
     def _show(self, now: float) -> None:
         """Has the iteration written for each job."""

@@ -230,6 +230,22 @@ class TestResuming:
         with pytest.raises(Exception, match="No blob"):
             bench.blobs.stat(waiting.checkpoint)
 
+    def test_a_shutdown_between_the_look_for_it_and_the_report_still_saves_the_state(
+        self, bench: Bench, request_: JobRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        due, asked = JobCheckpoints.due, []
+
+        def just_before(self: JobCheckpoints) -> bool:
+            answer = due(self)
+            asked.append(answer)
+            bench.shutdown = len(asked) >= 3
+            return answer
+
+        monkeypatch.setattr(JobCheckpoints, "due", just_before)
+        job_id = bench.submit(request_)
+        assert bench.executor.run_next() == [job_id]
+        assert bench.store.get(job_id).checkpoint is not None
+
     def test_products_are_computed_as_they_were_for_the_state(self, bench: Bench, request_: JobRequest) -> None:
         waiting = self.interrupt(bench, request_)
         with self.another_attempt(bench) as kept:
