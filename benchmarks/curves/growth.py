@@ -27,7 +27,7 @@ TIMES_THE_WIDTH: Final = (0.5, 1, 2, 4)
 QUICK_TIMES_THE_WIDTH: Final = (0.5, 1, 2)
 BUDGET: Final = 2**27
 """Bytes that a problem may keep in this measurement, so that the larger ones do not fit and have to stream."""
-LIMIT: Final = 60.0
+LIMIT: Final = 20.0
 PRODUCTS_TIMED: Final = 9
 EXPECTED: Final = 200
 """Products announced, as many as a solve needs, so that the way of computing them is the one of a solve."""
