@@ -71,12 +71,9 @@ class GraphGaussNewton:
     def many(self, V: Parts) -> Parts:
         """The products with k vectors in vectorised passes."""
         with quiet_batching():
-            return self.batched(V)
-
-    def batched(self, V: Parts) -> Parts:
-        """The same, and torch says what it has no batching rule for."""
-        pushed = pulled_back(self._pulled, (self._cotangent,), [V[i] for i in self._active], batched=True)
-        return pulled_back((self._output,), self._leaves, self._middle.many(pushed), batched=True)
+            rows = [V[i] for i in self._active]
+            pushed = pulled_back(self._pulled, (self._cotangent,), rows, batched=True)
+            return pulled_back((self._output,), self._leaves, self._middle.many(pushed), batched=True)
 
 
 class ForwardGaussNewton:

@@ -15,10 +15,9 @@ from solvers.data import Batch, TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import CurvatureOperator, KeptProducts
-from solvers.operators.gauss_newton import GraphGaussNewton
-from solvers.operators.plan import Plan, Strategy
-from solvers.operators.products import GraphProduct, GraphSize, graph_size, is_batched
-from solvers.operators.trials import Contest, name, timed_rows
+from solvers.operators.plan import Plan, ProductKind, Strategy
+from solvers.operators.products import ChunkProduct, GraphSize, LinearizedProduct, graph_size, is_batched
+from solvers.operators.trials import Contest, Trial, name, timed_rows
 from solvers.out_of_memory import Portions, is_out_of_memory
 
 __all__ = ["Planner"]
@@ -32,6 +31,8 @@ CACHED_CHUNK: Final = 48 * 2**20
 SHARE: Final = 0.05
 LINEARIZED_SHARE: Final = 0.125
 """What part of the time that is predicted for a solve may go into measuring; a linearisation halves it at best."""
+FIRST_SHARE: Final = 0.25
+"""What part of it a record may take that nothing is measured for: it is never slower than what was recorded."""
 LEAST_AHEAD: Final = 0.05
 """Seconds ahead below which nothing is measured."""
 PRODUCT_PER_FORWARD: Final = 4.0
@@ -44,7 +45,7 @@ COMPILER_SECONDS: Final = 2.0
 LINEARIZE_SAVED: Final = 0.0005
 """Seconds to record and rewrite what leads to one saved tensor."""
 LINEARIZE_PRODUCTS: Final = 3.0
-"""Products whose time the computations while recording take: a graph and one product by it."""
+"""Products whose time a record takes beside: a graph, a product by it, and the same by the record."""
 
 
 class Planner:
@@ -72,6 +73,7 @@ class Planner:
     ) -> None:
         self.curvature = curvature
         self.data = data
+        self.num_points = data.num_points
         self.memory_budget = memory_budget
         self.strategy = strategy
         self.pinned: Plan | None = None
@@ -88,7 +90,7 @@ class Planner:
         if self.pinned is not None:
             self._follow(block, self.pinned)
         elif block not in self._operators:
-            self._operators[block] = self._with(self._first(block, rows))
+            self._operators[block] = self._first(expected_products, rows)
         if self.pinned is None and self.strategy == "auto":
             self._improve(block, expected_products, rows)
         return self._operators[block]
@@ -128,14 +130,14 @@ class Planner:
     @property
     def bytes_ahead(self) -> float:
         """Bytes of the retained graphs of all points, whether they are kept or not."""
-        return self.bytes_per_point * self.data.num_points
+        return self.bytes_per_point * self.num_points
 
     @property
     def nbytes(self) -> int:
         """Bytes of the graphs and linearisations that are kept now."""
         found = 0.0
         for kept, plan in {id(o.kept): (o.kept, o.plan) for o in self._operators.values()}.values():
-            points = min(len(kept.products) * plan.chunk_points, self.data.num_points)
+            points = min(len(kept.products) * plan.chunk_points, self.num_points)
             traced = sum(getattr(product, "nbytes", 0) for product in kept.products)
             graphs = 0.0 if plan.product == "linearized" else points * self.bytes_per_point
             found += traced + (graphs if points else 0.0)
@@ -147,7 +149,7 @@ class Planner:
             operator.kept = KeptProducts()
 
     def _points_of(self, nbytes: float) -> int:
-        return max(1, min(self.data.num_points, int(nbytes / max(self.bytes_per_point, 1.0))))
+        return max(1, min(self.num_points, int(nbytes / max(self.bytes_per_point, 1.0))))
 
     def _follow(self, block: bool, plan: Plan) -> None:
         """Takes exactly this plan, with what is kept of it."""
@@ -155,38 +157,54 @@ class Planner:
         if operator is None or _way(operator.plan) != _way(plan):
             self._operators[block] = self._with(plan)
 
-    def _first(self, block: bool, rows: int) -> Plan:
-        """The plan that costs nothing to set up; that of the other kind of solve where it is kept."""
-        rows = self._rows_untried(rows) if block else 1
+    def _first(self, expected: int, rows: int) -> CurvatureOperator:
+        """The operator of the other kind of solve where that is recorded, or a record, or what needs no set-up."""
+        block = rows > 1
         other = self._operators.get(not block)
-        if other is not None and other.plan.keeps:
-            return replace(other.plan, rows_at_once=rows)
+        plan = Plan(self._product_without_set_up, self._rows_untried(rows), self.chunk_points(), self._why_kept)
         if self.strategy != "auto":
-            return Plan(self.strategy, rows, self.chunk_points(), "asked for")
-        needed = self.bytes_ahead
-        fits = needed <= self.memory_budget and self.data.in_memory
-        why = f"gradient graphs need {needed:.3g} bytes, the budget is {self.memory_budget}"
-        return Plan("graph" if fits else "recomputed", rows, self.chunk_points(), why)
+            return self._with(replace(plan, product=self.strategy, why="asked for"))
+        if other is not None and other.plan.product == "linearized":
+            first = next(iter(other.kept.products), None)
+            return self._with(replace(other.plan, rows_at_once=self._rows_of(first, rows)))
+        recorded = replace(plan, product="linearized", why="recorded in less time than it saves")
+        guess = PRODUCT_PER_FORWARD * self._forward_seconds
+        if plan.keeps and self._cost_of_record(recorded, guess) <= FIRST_SHARE * expected * guess:
+            product = self._record(recorded)
+            if product is not None:
+                return self._with(replace(recorded, rows_at_once=self._rows_of(product, rows)), product)
+        if other is not None and other.plan.keeps:
+            plan = replace(other.plan, rows_at_once=plan.rows_at_once)
+        return self._with(plan)
+
+    @property
+    def _product_without_set_up(self) -> ProductKind:
+        return "graph" if self.bytes_ahead <= self.memory_budget and self.data.in_memory else "recomputed"
+
+    @property
+    def _why_kept(self) -> str:
+        return f"gradient graphs need {self.bytes_ahead:.3g} bytes, the budget is {self.memory_budget}"
+
+    def _record(self, plan: Plan) -> ChunkProduct | None:
+        """The record of the first chunk; None where there can be none, or all would not fit the budget."""
+        try:
+            trial = Trial(plan, self.curvature, next(self.data.chunks(plan.chunk_points)), self.num_points, None)
+        except Exception:  # whatever an author's backward pass does: the retained graph does it each time
+            return None
+        return trial.product if trial.kept_bytes <= self.memory_budget else None
 
     def _rows_untried(self, rows: int) -> int:
-        """Vectors at once where nothing was measured: all where caches hold the graph that often, else one."""
-        if self._cuda:
-            return ROWS_AT_ONCE
-        return rows if self._is_cached(rows) and self._is_batched else 1
+        return ROWS_AT_ONCE if self._cuda and rows > 1 else 1
+
+    def _rows_of(self, product: ChunkProduct | None, rows: int) -> int:
+        """Vectors at once through a record: all where caches hold that much and torch batches each operation."""
+        if self._cuda or rows == 1 or not self._is_cached(rows) or not isinstance(product, LinearizedProduct):
+            return self._rows_untried(rows)
+        parameters = self.curvature.snapshot.parameters
+        return rows if is_batched(product, tuple(torch.stack([p, p]) for p in parameters)) else 1
 
     def _is_cached(self, rows: int) -> bool:
         return self.bytes_ahead * rows <= min(CACHED_CHUNK, self.memory_budget / 4)
-
-    @functools.cached_property
-    def _is_batched(self) -> bool:
-        parameters = self.curvature.snapshot.parameters
-
-        def of_points(batch: Batch) -> bool:
-            product = self.curvature.product(batch, 0, "graph")
-            assert isinstance(product, (GraphProduct, GraphGaussNewton))  # noqa: S101 - asked for by name
-            return is_batched(product, tuple(torch.stack([p, p]) for p in parameters))
-
-        return self._of_few_points(of_points)
 
     def _of_few_points(self, found: Callable[[Batch], T]) -> T:
         """What a few points show; fewer where memory has no room for them."""
@@ -194,11 +212,16 @@ class Planner:
         with twice_differentiable_kernels():
             return next(portions.each(next(self.data.chunks(PROBE_POINTS)), found))
 
-    def _with(self, plan: Plan) -> CurvatureOperator:
+    def _with(self, plan: Plan, first: ChunkProduct | None = None) -> CurvatureOperator:
+        """An operator by this plan, with what is kept of it, and the product of its first chunk where there is one."""
         kept = next(
             (o.kept for o in self._operators.values() if _chunks(o.plan) == _chunks(plan) and plan.keeps), None
         )
-        return CurvatureOperator(self.curvature, self.data, plan, kept)
+        made = CurvatureOperator(self.curvature, self.data, plan, kept)
+        if first is not None and not made.kept.products:
+            made.kept.products.append(first)
+            made.kept.complete = plan.chunk_points >= self.num_points
+        return made
 
     def _improve(self, block: bool, expected: int, rows: int) -> None:
         """Measures other plans as far as the solve ahead is long enough to earn it back."""
@@ -238,9 +261,9 @@ class Planner:
         chunks = (cached, whole) if not self._cuda and whole > 2 * cached else (whole,)
         if plan.keeps:
             kept = [replace(plan, rows_at_once=n, chunk_points=points) for n in ways for points in chunks]
-            yield from (replace(other, product="linearized") for other in kept)
+            recorded = [replace(other, product="linearized") for other in kept]
             # Where it could not be recorded: autograd does the same operations and more.
-            yield from (other for other in kept if plan.product == "graph" and _way(other) != _way(plan))
+            yield from (p for p in [*recorded, *(kept if plan.product == "graph" else [])] if _way(p) != _way(plan))
             return
         yield replace(plan, product="forward", rows_at_once=1)
         if len(chunks) > 1:
@@ -251,14 +274,17 @@ class Planner:
 
     def _cost(self, plan: Plan, seconds: float, rows: int, *, ready: bool = False) -> float:
         """Seconds that trying a plan will take where a product takes as long as it does now."""
-        share = min(1.0, plan.chunk_points / self.data.num_points)
+        share = min(1.0, plan.chunk_points / self.num_points)
         cost = TRIAL * seconds * share * timed_rows(plan, rows)
         if plan.product == "forward" and COMPILER not in sys.modules:
             cost += COMPILER_SECONDS
         if plan.product == "linearized" and not ready:
-            chunks = -(-self.data.num_points // plan.chunk_points)
-            cost += chunks * LINEARIZE_SAVED * self._graph.saved + LINEARIZE_PRODUCTS * seconds
+            cost += self._cost_of_record(plan, seconds)
         return cost
+
+    def _cost_of_record(self, plan: Plan, seconds: float) -> float:
+        chunks = -(-self.num_points // plan.chunk_points)
+        return chunks * LINEARIZE_SAVED * self._graph.saved + LINEARIZE_PRODUCTS * seconds
 
     def _adopt(self, block: bool, contest: Contest) -> None:
         before, best = self._operators[block], contest.best
@@ -268,10 +294,7 @@ class Planner:
         if _way(plan) == _way(before.plan):
             before.plan = plan
             return
-        chosen = self._with(plan)
-        if best.product is not None and not chosen.kept.products:
-            chosen.kept.products.append(best.product)
-            chosen.kept.complete = plan.chunk_points >= self.data.num_points
+        chosen = self._with(plan, best.product)
         chosen.products_done = before.products_done
         self._operators[block] = chosen
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from solvers.operators.fusion import fuse
 from solvers.operators.recording import bytes_of, record
 
 __all__ = [
-    "BatchedProduct",
     "ChunkProduct",
     "ForwardProduct",
     "GraphProduct",
     "GraphSize",
     "LinearizedProduct",
+    "OtherProducts",
     "Parts",
     "graph_size",
     "is_batched",
@@ -29,6 +28,7 @@ __all__ = [
     "quiet_batching",
 ]
 
+_functorch: Final[Any] = torch._C._functorch
 SYMBOLIC_SHAPES: Final = "torch.fx.experimental.symbolic_shapes"
 
 Objective = Callable[[Sequence[Tensor]], Tensor]
@@ -45,11 +45,8 @@ class ChunkProduct(Protocol):
         """The products with k vectors at once; every part has a leading dimension k."""
 
 
-class BatchedProduct(ChunkProduct, Protocol):
-    """One that goes through autograd with k vectors at once."""
-
-    def batched(self, V: Parts) -> Parts:
-        """As ``many``, with torch's warnings."""
+class OtherProducts(RuntimeError):
+    """Two ways to compute the same product did not agree: a trace gone stale or wrong."""
 
 
 class GraphProduct:
@@ -81,11 +78,7 @@ class GraphProduct:
     def many(self, V: Parts) -> Parts:
         """The products with k vectors in one vectorised backward pass."""
         with quiet_batching():
-            return self.batched(V)
-
-    def batched(self, V: Parts) -> Parts:
-        """The same, and torch says what it has no batching rule for."""
-        return self._differentiate(V, batched=True)
+            return self._differentiate(V, batched=True)
 
     def _differentiate(self, v: Parts, *, batched: bool) -> Parts:
         if not self._active:
@@ -131,7 +124,8 @@ class LinearizedProduct:
         nbytes: What the trace keeps in memory.
 
     Raises:
-        NotImplementedError: What the product does cannot be repeated from a record of it.
+        Unrecordable: What the product does cannot be repeated from a record of it.
+        OtherProducts: The record was repeated, and gave something else.
     """
 
     def __init__(self, product: ChunkProduct, parameters: Sequence[Tensor]) -> None:
@@ -139,6 +133,9 @@ class LinearizedProduct:
         fuse(recording)
         self.trace = recording.trace
         self.nbytes = recording.nbytes
+        for found, seen in zip(self.one(recording.vectors), recording.outputs, strict=True):
+            if bool((found - seen).norm() > torch.finfo(seen.dtype).eps ** 0.5 * seen.norm()):
+                raise OtherProducts("the record gave other products than what was recorded")
 
     def one(self, v: Parts) -> Parts:
         """The product with one vector."""
@@ -173,28 +170,32 @@ def pulled_back(
     )
 
 
-def is_batched(product: BatchedProduct, V: Parts) -> bool:
+def is_batched(product: LinearizedProduct, V: Parts) -> bool:
     """Whether torch has a batching rule for all that a product does; without one it would go row by row, or fail.
 
     Args:
         product: The product.
         V: A few vectors to try it with.
     """
+    enabled = _functorch._is_vmap_fallback_enabled()
+    _functorch._set_vmap_fallback_enabled(False)
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            product.batched(V)
+        product.many(V)
     except Exception:  # batching rules raise whatever they like
         return False
-    return not any("performance drop" in str(warning.message) for warning in said)
+    finally:
+        _functorch._set_vmap_fallback_enabled(enabled)
+    return True
 
 
 @contextmanager
 def quiet_batching() -> Iterator[None]:
     """Says nothing of operations without a batching rule: they run row by row, and a measurement sees the cost."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*performance drop.*")
+    _functorch._set_vmap_fallback_warning_enabled(False)
+    try:
         yield
+    finally:
+        _functorch._set_vmap_fallback_warning_enabled(True)  # torch's own default; it tells nobody the present state
 
 
 @dataclass(frozen=True)

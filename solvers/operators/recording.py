@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import torch
@@ -82,11 +82,15 @@ class Recording:
         trace: Takes the vectors, returns a tuple.
         kinds: What the values on its way look like.
         constants: The nodes that read what is the same in each application, and what that is.
+        vectors: What the function was called with.
+        outputs: What it returned.
     """
 
     trace: GraphModule
     kinds: dict[Node, Kind]
     constants: dict[Node, Tensor]
+    vectors: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
 
     def constant(self, name: str, value: Tensor) -> Node:
         """Adds a constant where the graph inserts."""
@@ -147,7 +151,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, vectors: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._recording = Recording(GraphModule(torch.nn.Module(), Graph()), {}, {})
+        self._recording = Recording(GraphModule(torch.nn.Module(), Graph()), {}, {}, tuple(vectors), ())
         # Tensors are told apart by their identity; those that count are held, or another might get it.
         self._nodes: dict[int, Node] = {}
         self._held: list[Tensor] = []
@@ -196,7 +200,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Unrecordable("a constant is written into after it was read")
         self._graph.lint()
         self._recording.trace.recompile()
-        return self._recording
+        return replace(self._recording, outputs=tuple(outputs))
 
     @staticmethod
     def _any(values: Any, holds: Callable[[Tensor], bool]) -> bool:

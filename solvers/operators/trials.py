@@ -13,9 +13,9 @@ from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
 from solvers.operators.plan import Plan
-from solvers.operators.products import ChunkProduct
+from solvers.operators.products import ChunkProduct, OtherProducts
 
-__all__ = ["Contest", "OtherProducts", "Trial", "name", "timed_rows"]
+__all__ = ["Contest", "Trial", "name", "timed_rows"]
 
 ROWS_TIMED: Final = 4
 REPEATS: Final = 2
@@ -27,10 +27,6 @@ BETTER: Final = 0.95
 """What another plan must be faster by."""
 AS_GOOD: Final = 1.1
 """A recorded product does no more than the retained graph's and keeps less: slower by this is a clock's error."""
-
-
-class OtherProducts(RuntimeError):
-    """Two ways to compute the same product did not agree: a trace gone stale or wrong."""
 
 
 class Trial:

@@ -18,7 +18,8 @@ from ihvp.errors import InvalidOption
 from ihvp.methods import Curvature
 from ihvp.models.architectures import CnnConfig, MlpConfig, TransformerLmConfig
 from solvers import Problem, TorchTwiceDifferentiable
-from solvers.operators import chunk_curvature, planning, trials
+from solvers.operators import chunk_curvature, planning, products, trials
+from solvers.operators.recording import Recording
 from tests.solvers.cases import CASES, logistic, small_mlp
 from workers.architectures import build_built_in
 from workers.resolvers.losses import classes_second
@@ -81,16 +82,34 @@ def test_all_strategies_give_the_same_products(architecture: str, curvature: str
             found[f"{product} {rows}"] = problem.hessian(1, 3)(V)
     reference = found.pop("recomputed 1")
     tolerance = 2e-5 if dtype == torch.float32 else 1e-12
-    for way, products in found.items():
-        assert float((products - reference).norm() / reference.norm()) < tolerance, way
+    for way, other in found.items():
+        assert float((other - reference).norm() / reference.norm()) < tolerance, way
 
 
 @pytest.fixture
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is too cheap to be measured."""
+    monkeypatch.setattr(planning, "FIRST_SHARE", 0.0)
     monkeypatch.setattr(planning, "SHARE", math.inf)
     monkeypatch.setattr(planning, "LINEARIZED_SHARE", math.inf)
     monkeypatch.setattr(planning, "LEAST_AHEAD", 0.0)
+
+
+UNBATCHED = torch.library.Library("ihvp_tests", "DEF")
+UNBATCHED.define("copied(Tensor x) -> Tensor")
+UNBATCHED.impl("copied", lambda x: x.clone(), "CPU")
+
+
+class _RowByRow(torch.autograd.Function):
+    """The identity, whose gradient goes through an operation that torch cannot batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Tensor:
+        return torch.ops.ihvp_tests.copied(grad[0])
 
 
 class _Failing:
@@ -112,10 +131,12 @@ class _Peeking(torch.autograd.Function):
 
 def test_a_short_solve_is_not_measured() -> None:
     case = logistic(F64)
-    info = Problem(case.model, case.batches(9)).solve("cg", case.rhs(1), hessian_perturbation=0.1).info
-    assert info["strategy"]["product"] == "graph"
+    problem = Problem(case.model, case.batches(9))
+    plan = problem.hessian(1, 1).plan
+    assert plan.product == "graph"
+    assert "the budget is" in plan.why
+    info = problem.solve("cg", case.rhs(1), hessian_perturbation=0.1).info
     assert info["strategy"]["measured"] == {}
-    assert "the budget is" in info["strategy"]["why"]
 
 
 @pytest.mark.usefixtures("_eager")
@@ -128,7 +149,7 @@ class TestMeasuring:
         H = problem.hessian(1000, 16)
         info = problem.solve("cg", b, hessian_perturbation=case.damping).info["strategy"]
         tried = {way.split(",")[0] for way in info["measured"]}
-        assert tried == {"graph × 16 rows", "linearized", "linearized × 16 rows"}
+        assert tried == {"graph", "linearized", "linearized × 16 rows"}
         assert "measured best of" in info["why"]
         assert planning.name(H.plan) in info["measured"]
         assert json.loads(json.dumps(info)) == info
@@ -146,7 +167,7 @@ class TestMeasuring:
         monkeypatch.setattr(chunk_curvature, "LinearizedProduct", _Failing)
         assert self._chosen({fastest: 1e-3}, monkeypatch) == fastest
 
-    @pytest.mark.parametrize(("seconds", "chosen"), [(2.1e-3, "linearized"), (2.5e-3, "graph × 4 rows")])
+    @pytest.mark.parametrize(("seconds", "chosen"), [(2.1e-3, "linearized"), (2.5e-3, "graph")])
     def test_a_record_as_fast_as_the_graph_takes_its_place(
         self, seconds: float, chosen: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -182,13 +203,27 @@ class TestMeasuring:
     def test_a_strategy_that_gives_other_products_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Stale(chunk_curvature.LinearizedProduct):
             def one(self, v: Any) -> Any:
-                return tuple(0 * part for part in v)
+                found, self.used = super().one(v), getattr(self, "used", 0) + 1
+                return found if self.used == 1 else tuple(0 * part for part in found)
 
         monkeypatch.setattr(chunk_curvature, "LinearizedProduct", Stale)
         case = small_mlp(F64)
         H = Problem(case.model, case.batches(9)).hessian(1000, 1)
         assert H.plan.product == "graph"
         assert "linearized, 37 points gave other products" in H.plan.why
+
+    def test_a_record_is_compared_with_what_was_recorded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def spoilt(recording: Recording) -> None:
+            for name, constant in recording.trace.named_buffers():
+                setattr(recording.trace, name, 2 * constant)
+
+        monkeypatch.setattr(products, "fuse", spoilt)
+        case = small_mlp(F64)
+        H = Problem(case.model, case.batches(9)).hessian(1000, 1)
+        assert H.plan.product == "graph"
+        assert "the record gave other products" in H.plan.why
+        with pytest.raises(products.OtherProducts):
+            Problem(case.model, case.batches(9), strategy="linearized").hessian(1, 1)(case.rhs(1))
 
     def test_a_strategy_that_fails_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(chunk_curvature, "LinearizedProduct", _Failing)
@@ -220,27 +255,45 @@ class TestMeasuring:
         assert problem.hessian(1000, 1).plan.rows_at_once == 1
 
 
-class TestUnmeasured:
-    def test_blocks_on_a_small_graph_go_through_it_together(self) -> None:
+class TestFirstPlan:
+    """What is taken without a measurement."""
+
+    @pytest.fixture(autouse=True)
+    def _long_solves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(planning, "FIRST_SHARE", math.inf)
+        monkeypatch.setattr(planning, "LEAST_AHEAD", math.inf)
+
+    def test_blocks_on_a_small_model_go_together(self) -> None:
         case = logistic(F64)
         problem = Problem(case.model, case.batches(9))
-        assert problem.hessian(1, 8).plan.rows_at_once == 8
-        assert problem.hessian(1, 1).plan.rows_at_once == 1
-        torch.testing.assert_close(problem.hessian(1, 8)(case.rhs(8)), case.rhs(8) @ case.H, rtol=1e-9, atol=1e-11)
+        H = problem.hessian(100, 8)
+        assert (H.plan.product, H.plan.rows_at_once, H.plan.measured) == ("linearized", 8, {})
+        torch.testing.assert_close(H(case.rhs(8)), case.rhs(8) @ case.H, rtol=1e-9, atol=1e-11)
+        # Single vectors use the same record.
+        single = problem.hessian(1, 1)
+        assert (single.plan.product, single.plan.rows_at_once) == ("linearized", 1)
+        assert single.kept is H.kept
 
     def test_blocks_on_a_large_graph_go_one_by_one(self) -> None:
         case = small_mlp(F64, n=200)
-        needed = re.search(r"need (\S+) bytes", Problem(case.model, case.batches(50)).hessian(1, 1).plan.why)
+        needed = re.search(r"need (\S+) bytes", Problem(case.model, case.batches(50)).hessian(0, 1).plan.why)
         assert needed is not None
         problem = Problem(case.model, case.batches(50), memory_budget=int(8 * float(needed[1])))
-        plan = problem.hessian(1, 8).plan
-        assert (plan.product, plan.rows_at_once) == ("graph", 1)
+        plan = problem.hessian(100, 8).plan
+        assert (plan.product, plan.rows_at_once) == ("linearized", 1)
 
     def test_an_operation_without_a_batching_rule_goes_row_by_row(self) -> None:
         case = small_mlp(F64)
+        own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.cross_entropy(_RowByRow.apply(o), t))
+        H = Problem(own, case.batches(9)).hessian(100, 4)
+        assert (H.plan.product, H.plan.rows_at_once) == ("linearized", 1)
+        torch.testing.assert_close(H(case.rhs(4)), case.rhs(4) @ case.H, rtol=1e-9, atol=1e-11)
+
+    def test_what_cannot_be_recorded_is_differentiated(self) -> None:
+        case = small_mlp(F64)
         own = TorchTwiceDifferentiable(case.model.model, lambda o, t: F.cross_entropy(_Peeking.apply(o), t))
-        H = Problem(own, case.batches(9)).hessian(1, 4)
-        assert H.plan.rows_at_once == 1
+        H = Problem(own, case.batches(9)).hessian(100, 4)
+        assert (H.plan.product, H.plan.rows_at_once) == ("graph", 1)
         torch.testing.assert_close(H(case.rhs(4)), case.rhs(4) @ case.H, rtol=1e-9, atol=1e-11)
 
 
