@@ -28,7 +28,6 @@ __all__ = [
     "quiet_batching",
 ]
 
-_functorch: Final[Any] = torch._C._functorch
 SYMBOLIC_SHAPES: Final = "torch.fx.experimental.symbolic_shapes"
 
 Objective = Callable[[Sequence[Tensor]], Tensor]
@@ -177,25 +176,34 @@ def is_batched(product: LinearizedProduct, V: Parts) -> bool:
         product: The product.
         V: A few vectors to try it with.
     """
-    enabled = _functorch._is_vmap_fallback_enabled()
-    _functorch._set_vmap_fallback_enabled(False)
+    _switch_fallback("_set_vmap_fallback_enabled", on=False)
     try:
         product.many(V)
     except Exception:  # batching rules raise whatever they like
         return False
     finally:
-        _functorch._set_vmap_fallback_enabled(enabled)
+        _switch_fallback("_set_vmap_fallback_enabled", on=True)
     return True
 
 
 @contextmanager
 def quiet_batching() -> Iterator[None]:
     """Says nothing of operations without a batching rule: they run row by row, and a measurement sees the cost."""
-    _functorch._set_vmap_fallback_warning_enabled(False)
+    _switch_fallback("_set_vmap_fallback_warning_enabled", on=False)
     try:
         yield
     finally:
-        _functorch._set_vmap_fallback_warning_enabled(True)  # torch's own default; it tells nobody the present state
+        _switch_fallback("_set_vmap_fallback_warning_enabled", on=True)
+
+
+def _switch_fallback(name: str, *, on: bool) -> None:
+    """One of torch's switches for operations without a batching rule; both are on unless they are turned off.
+
+    They are private: a torch that has none warns, or goes row by row where it could have been known before.
+    """
+    switch = getattr(getattr(torch._C, "_functorch", None), name, None)
+    if switch is not None:
+        switch(on)
 
 
 @dataclass(frozen=True)
