@@ -113,7 +113,7 @@ class MemoryJobStore:
         passing = [
             job
             for job in newest_first
-            if (before is None or to_microseconds(job.created_at) < before) and _passes(job, wanted)
+            if (before is None or to_microseconds(job.created_at) < before) and wanted.admits(job)
         ]
         page = passing[:limit]
         more = len(passing) > limit and page
@@ -440,16 +440,3 @@ def _is_ahead(waiting: JobRecord, of: JobRecord) -> bool:
     """Whether a job that stands before another may not be overtaken by it."""
     higher = rules.HEAD_START_S[waiting.request.priority] > rules.HEAD_START_S[of.request.priority]
     return higher or waiting.deadline_at is not None
-
-
-def _passes(job: JobRecord, wanted: JobFilter) -> bool:
-    request = job.request
-    reference = request.model.reference
-    return (
-        wanted.state in {None, job.state}
-        and wanted.method in {None, request.method}
-        and (wanted.model is None or reference == wanted.model or (reference or "").startswith(f"{wanted.model}@"))
-        and wanted.tags.items() <= request.tags.items()
-        and (wanted.created_after is None or job.created_at > wanted.created_after)
-        and (wanted.created_before is None or job.created_at < wanted.created_before)
-    )

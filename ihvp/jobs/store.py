@@ -52,6 +52,19 @@ class JobFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
 
+    def admits(self, job: JobRecord) -> bool:
+        """Whether a job is to be listed."""
+        request = job.request
+        reference = request.model.reference
+        return (
+            self.state in {None, job.state}
+            and self.method in {None, request.method}
+            and (self.model is None or reference == self.model or (reference or "").startswith(f"{self.model}@"))
+            and self.tags.items() <= request.tags.items()
+            and (self.created_after is None or job.created_at > self.created_after)
+            and (self.created_before is None or job.created_at < self.created_before)
+        )
+
 
 @dataclass(frozen=True)
 class Page:
