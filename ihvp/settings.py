@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError
@@ -128,6 +128,10 @@ def get_settings() -> Settings:
         raise SetupError(f"{'; '.join(faults)}.", hint="docs/settings.md says what each setting takes.") from None
 
 
+SPINS: Final = "10000"
+"""Turns of a waiting OpenMP thread before it sleeps: some tens of microseconds."""
+
+
 def child_environment(**overrides: str) -> dict[str, str]:
     """This process's environment for a child process, with ``IHVP_*`` variables overridden.
 
@@ -138,10 +142,13 @@ def child_environment(**overrides: str) -> dict[str, str]:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Has this process's OpenMP threads sleep while they wait for each other; call it before torch is imported.
+    """Has this process's OpenMP threads sleep soon while they wait for each other; call it before torch is imported.
 
-    By default they spin. On cores that other processes want too, a thread then burns the time slice that the one
-    it waits for needs: a Hessian-vector product was seen to take 350 ms instead of 15. ``OMP_WAIT_POLICY`` in the
-    environment has the last word.
+    By default they spin for milliseconds. On cores that other processes want too, a thread then burns the time slice
+    that the one it waits for needs: a Hessian-vector product was seen to take 350 ms instead of 15. Sleeping at once
+    costs half as much again where the cores are free, for an operation often takes less time than waking does. Some
+    microseconds of spinning are right in both cases. ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` in the
+    environment have the last word.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
