@@ -23,7 +23,7 @@ _BY_STATUS: Final[dict[int, type[IhvpError]]] = {
     410: e.Gone,
     413: e.BodyTooLarge,
     422: e.InvalidInput,
-    429: e.Unavailable,
+    429: e.TooManyRequests,
     502: e.Unavailable,
     503: e.Unavailable,
     504: e.Unavailable,
@@ -87,7 +87,7 @@ def _problem(response: httpx.Response) -> dict[str, Any] | None:
 
 @cache
 def _by_code() -> dict[str, type[IhvpError]]:
-    return {kind.code: kind for kind in _tree(IhvpError) if kind.__module__ == e.__name__}
+    return {kind.code: kind for kind in _tree(IhvpError) if kind.__module__.startswith(f"{e.__name__}.")}
 
 
 def _tree(kind: type[IhvpError]) -> Iterator[type[IhvpError]]:

@@ -15,7 +15,7 @@ def every_error() -> list[type[IhvpError]]:
     return [
         member
         for _, member in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(member, IhvpError) and member.__module__ == errors.__name__
+        if issubclass(member, IhvpError) and member.__module__.startswith(f"{errors.__name__}.")
     ]
 
 

@@ -1,0 +1,197 @@
+"""Every error a user of ihvp can meet, each with a stable ``code``.
+
+::
+
+    IhvpError                          internal_error
+    ├── InvalidInput (ValueError)      invalid_input
+    │   ├── MalformedBody              malformed_json
+    │   ├── ValidationFailed           validation_error
+    │   ├── UnknownMethod              unknown_method
+    │   ├── UnknownOption              unknown_option
+    │   ├── InvalidOption              invalid_option
+    │   ├── RhsShapeMismatch           rhs_shape_mismatch
+    │   ├── NonFiniteRhs               rhs_not_finite
+    │   ├── UnknownModel               unknown_model
+    │   ├── UnknownArchitecture        unknown_architecture
+    │   ├── InvalidArchitecture        invalid_architecture
+    │   ├── UnknownParameters          unknown_parameters
+    │   ├── WeightsMismatch            weights_mismatch
+    │   ├── NonFiniteWeights           weights_not_finite
+    │   ├── UnknownLoss                unknown_loss
+    │   ├── LossMismatch               loss_mismatch
+    │   ├── EmptyData                  empty_data
+    │   ├── RowsMismatch               rows_mismatch
+    │   ├── DataMismatch               data_mismatch
+    │   ├── TargetsOutOfRange          targets_out_of_range
+    │   ├── InvalidTensor              invalid_tensor
+    │   ├── UnknownBlob                unknown_blob
+    │   ├── InvalidReference           invalid_reference
+    │   ├── InvalidHeader              invalid_header
+    │   ├── IdempotencyMismatch        idempotency_mismatch
+    │   ├── DigestMismatch             digest_mismatch
+    │   ├── ModelInTrainingMode        model_in_training_mode
+    │   ├── UnsupportedLayer           unsupported_layer
+    │   ├── NotRegistered (LookupError) not_registered
+    │   ├── HessianTooLarge            hessian_too_large
+    │   └── SolveTooLarge              solve_too_large
+    ├── BodyTooLarge                   body_too_large
+    ├── NotFound (LookupError)         not_found
+    │   ├── JobNotFound                job_not_found
+    │   ├── ModelNotFound              model_not_found
+    │   └── BlobNotFound               blob_not_found
+    ├── Conflict                       conflict
+    │   ├── JobNotFinished             job_not_finished
+    │   ├── JobAlreadyFinished         job_already_finished
+    │   ├── NoResult                   no_result
+    │   └── NoInfluence                no_influence
+    ├── Gone                           gone
+    │   └── ResultExpired              result_expired
+    ├── MethodNotAllowed               method_not_allowed
+    ├── NotAcceptable                  not_acceptable
+    ├── RangeNotSatisfiable            range_not_satisfiable
+    ├── Unavailable                    unavailable
+    │   ├── StoreUnavailable           store_unavailable
+    │   └── OutOfSpace                 out_of_space
+    ├── TooManyRequests                too_many_requests
+    │   └── QueueFull                  queue_full
+    ├── JobFailed                      job_failed
+    ├── WaitTimeout (TimeoutError)     wait_timeout
+    ├── ServiceUnreachable             service_unreachable
+    ├── WorkerLost                     worker_lost
+    ├── OutOfMemory                    out_of_memory
+    ├── StaleAttempt                   stale_attempt
+    └── SetupError                     setup_error
+
+A message says what was given, what is allowed, and what to try; the three parts are kept apart so that a
+program can show them as it likes. How a code maps to an HTTP status stands in one place, ``app.errors``.
+"""
+
+from __future__ import annotations
+
+from ihvp.errors.base import (
+    IhvpError,
+)
+from ihvp.errors.input import (
+    DataMismatch,
+    DigestMismatch,
+    EmptyData,
+    HessianTooLarge,
+    IdempotencyMismatch,
+    InvalidArchitecture,
+    InvalidHeader,
+    InvalidInput,
+    InvalidOption,
+    InvalidReference,
+    InvalidTensor,
+    LossMismatch,
+    MalformedBody,
+    ModelInTrainingMode,
+    NonFiniteRhs,
+    NonFiniteWeights,
+    NotRegistered,
+    RhsShapeMismatch,
+    RowsMismatch,
+    SolveTooLarge,
+    TargetsOutOfRange,
+    UnknownArchitecture,
+    UnknownBlob,
+    UnknownLoss,
+    UnknownMethod,
+    UnknownModel,
+    UnknownOption,
+    UnknownParameters,
+    UnsupportedLayer,
+    ValidationFailed,
+    WeightsMismatch,
+)
+from ihvp.errors.service import (
+    BlobNotFound,
+    BodyTooLarge,
+    Conflict,
+    Gone,
+    JobAlreadyFinished,
+    JobFailed,
+    JobNotFinished,
+    JobNotFound,
+    MethodNotAllowed,
+    ModelNotFound,
+    NoInfluence,
+    NoResult,
+    NotAcceptable,
+    NotFound,
+    OutOfMemory,
+    OutOfSpace,
+    QueueFull,
+    RangeNotSatisfiable,
+    ResultExpired,
+    ServiceUnreachable,
+    SetupError,
+    StaleAttempt,
+    StoreUnavailable,
+    TooManyRequests,
+    Unavailable,
+    WaitTimeout,
+    WorkerLost,
+)
+
+__all__ = [
+    "BlobNotFound",
+    "BodyTooLarge",
+    "Conflict",
+    "DataMismatch",
+    "DigestMismatch",
+    "EmptyData",
+    "Gone",
+    "HessianTooLarge",
+    "IdempotencyMismatch",
+    "IhvpError",
+    "InvalidArchitecture",
+    "InvalidHeader",
+    "InvalidInput",
+    "InvalidOption",
+    "InvalidReference",
+    "InvalidTensor",
+    "JobAlreadyFinished",
+    "JobFailed",
+    "JobNotFinished",
+    "JobNotFound",
+    "LossMismatch",
+    "MalformedBody",
+    "MethodNotAllowed",
+    "ModelInTrainingMode",
+    "ModelNotFound",
+    "NoInfluence",
+    "NoResult",
+    "NonFiniteRhs",
+    "NonFiniteWeights",
+    "NotAcceptable",
+    "NotFound",
+    "NotRegistered",
+    "OutOfMemory",
+    "OutOfSpace",
+    "QueueFull",
+    "RangeNotSatisfiable",
+    "ResultExpired",
+    "RhsShapeMismatch",
+    "RowsMismatch",
+    "ServiceUnreachable",
+    "SetupError",
+    "SolveTooLarge",
+    "StaleAttempt",
+    "StoreUnavailable",
+    "TargetsOutOfRange",
+    "TooManyRequests",
+    "Unavailable",
+    "UnknownArchitecture",
+    "UnknownBlob",
+    "UnknownLoss",
+    "UnknownMethod",
+    "UnknownModel",
+    "UnknownOption",
+    "UnknownParameters",
+    "UnsupportedLayer",
+    "ValidationFailed",
+    "WaitTimeout",
+    "WeightsMismatch",
+    "WorkerLost",
+]
