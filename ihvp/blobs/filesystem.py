@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,11 +17,14 @@ from ihvp.blobs.store import BlobInfo
 from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, sync_file, sync_folder
 from ihvp.errors import BlobNotFound
 from ihvp.references import parse_digest
+from ihvp.settings import Settings
 
 __all__ = ["FilesystemBlobStore"]
 
-RESCAN_S: Final = 60.0
-"""How long the running total is trusted before the folder is counted again: other processes write too."""
+RECOUNT_S: Final = 60.0
+"""How long the running total is trusted before it is read or counted again: other processes write too."""
+NOTE_LASTS_S: Final = 600.0
+"""How old a count by another process may be. The reconciler counts all blobs each minute anyway."""
 
 
 class FilesystemBlobStore:
@@ -28,17 +33,26 @@ class FilesystemBlobStore:
     Args:
         root: The folder; made if missing.
         max_bytes: Bound on all blobs together; None for none.
+        keep_free: Bytes of the disk that blobs leave to others: a store whose log cannot grow stops.
     """
 
-    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+    def __init__(self, root: Path, max_bytes: int | None = None, keep_free: int = 0) -> None:
         self.root = root
         self.max_bytes = max_bytes
+        self.keep_free = keep_free
+        self._note = root.parent / f"{root.name}.total"
         self._unfinished = root / "unfinished"
         self._unfinished.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._total = 0
         self._counted_at = float("-inf")
+        self._changes: deque[tuple[float, int]] = deque()
         self._settled: set[Path] = set()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> FilesystemBlobStore:
+        """The store that the settings describe."""
+        return cls(settings.blob_dir, settings.max_store_bytes, settings.keep_free_bytes)
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[FileBlobWriter]:
@@ -120,25 +134,44 @@ class FilesystemBlobStore:
         return removed
 
     def __iter__(self) -> Iterator[BlobInfo]:
-        """All blobs, in no particular order."""
+        """All blobs, in no particular order; whoever sees them all has counted them for everybody."""
+        began, total = time.time(), 0
         for folder in self.root.iterdir():
             if len(folder.name) != 2:
                 continue
             for path in folder.iterdir():
                 with contextlib.suppress(BlobNotFound):
-                    yield self.stat(f"sha256:{path.name}")
+                    blob = self.stat(f"sha256:{path.name}")
+                    total += blob.size
+                    yield blob
+        self._leave_note(total, began)
 
     def total_bytes(self) -> int:
-        """Bytes of all blobs together, counted at most once a minute and kept up to date in between."""
+        """Bytes of all blobs together, as of the last minute and with what this process has changed since.
+
+        They are counted here only where no other process has left a count: a write does not wait for a walk over
+        all blobs that are kept.
+        """
         with self._lock:
-            if time.monotonic() - self._counted_at > RESCAN_S:
-                self._total = sum(blob.size for blob in self)
+            if time.monotonic() - self._counted_at > RECOUNT_S:
+                noted = self._noted()
+                self._total = sum(blob.size for blob in self) if noted is None else noted
                 self._counted_at = time.monotonic()
             return self._total
 
     def room(self) -> int | None:
         """Bytes that may still be written; None without a bound."""
-        return None if self.max_bytes is None else self.max_bytes - self.total_bytes()
+        rooms = [] if self.max_bytes is None else [self.max_bytes - self.total_bytes()]
+        if self.keep_free:
+            rooms.append(shutil.disk_usage(self.root).free - self.keep_free)
+        return min(rooms, default=None)
+
+    @property
+    def bounds(self) -> str:
+        """What ``room`` keeps to, in words."""
+        in_all = [] if self.max_bytes is None else [f"{self.max_bytes} bytes in all"]
+        free = [f"{self.keep_free} bytes of the disk left free (IHVP_KEEP_FREE_BYTES)"] if self.keep_free else []
+        return ", ".join([*in_all, *free])
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[tuple[BinaryIO, Path]]:
@@ -180,8 +213,26 @@ class FilesystemBlobStore:
         return self.root / name[:2] / name
 
     def _count(self, change: int) -> None:
+        now = time.time()
         with self._lock:
             self._total += change
+            self._changes.append((now, change))
+            while self._changes[0][0] < now - NOTE_LASTS_S:
+                self._changes.popleft()
+
+    def _leave_note(self, total: int, began: float) -> None:
+        with contextlib.suppress(OSError), self.unfinished() as (file, path):
+            file.write(f"{total} {began}".encode())
+            file.flush()
+            path.rename(self._note)
+
+    def _noted(self) -> int | None:
+        """A count that is young enough, with this process's own changes since; None where there is none."""
+        with contextlib.suppress(OSError, ValueError):
+            total, began = self._note.read_text(encoding="ascii").split()
+            if time.time() - float(began) < NOTE_LASTS_S:
+                return int(total) + sum(change for at, change in self._changes if at >= float(began))
+        return None
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class FileBlobWriter:
             raise OutOfSpace(
                 "The blob store is full.",
                 given=f"more than {self._room} bytes to add",
-                allowed=f"{self._store.max_bytes} bytes in all",
+                allowed=self._store.bounds,
                 hint="Delete finished jobs, shorten IHVP_RETENTION_S, or raise IHVP_MAX_STORE_BYTES.",
             )
         with _disk_space():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from ihvp.blobs import filesystem
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.blobs.store import BlobGroup, BlobInfo
 from ihvp.errors import BlobNotFound, DigestMismatch, InvalidReference, OutOfSpace
@@ -111,6 +113,38 @@ def test_another_processes_blobs_count(tmp_path: Path) -> None:
     put(FilesystemBlobStore(tmp_path), b"a" * 60)
     with pytest.raises(OutOfSpace):
         put(FilesystemBlobStore(tmp_path, max_bytes=100), b"b" * 60)
+
+
+def test_a_count_by_another_process_spares_the_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeper = FilesystemBlobStore(tmp_path)
+    first = put(sweeper, b"a" * 60).digest
+    assert len(list(sweeper)) == 1  # as the reconciler does each minute
+    store = FilesystemBlobStore(tmp_path, max_bytes=100)
+    monkeypatch.setattr(FilesystemBlobStore, "__iter__", None)
+    assert store.total_bytes() == 60
+    put(store, b"b" * 30)
+    store.delete(first)
+    assert store.total_bytes() == 30
+    # Read again a minute later: its own changes since the count still count, once.
+    monkeypatch.setattr(filesystem, "RECOUNT_S", -1.0)
+    assert store.total_bytes() == 30
+
+
+def test_an_old_or_broken_count_is_not_trusted(tmp_path: Path) -> None:
+    root = tmp_path / "blobs"
+    put(FilesystemBlobStore(root), b"a" * 60)
+    for note in ("1000 0.0", "nonsense", ""):
+        (tmp_path / "blobs.total").write_text(note)
+        assert FilesystemBlobStore(root, max_bytes=100).total_bytes() == 60
+
+
+def test_the_disk_is_not_filled_to_the_brim(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    store = FilesystemBlobStore(tmp_path, keep_free=free - 10 * 2**20)
+    put(store, b"small")
+    with pytest.raises(OutOfSpace, match="IHVP_KEEP_FREE_BYTES"), store.writer() as writer:
+        writer.write(bytes(64 * 2**20))
+    assert len(files(store)) == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which this platform lacks")
