@@ -22,11 +22,13 @@ from ihvp.perturbation import describe
 
 if TYPE_CHECKING:
     from ihvp.client import SolveResult
+    from ihvp.doctor import Finding
     from ihvp.jobs.record import Certificate
     from ihvp.wire import Influence, JobView, MethodView, ModelView, PredictionView
 
 __all__ = [
     "certificate_table",
+    "finding_table",
     "influence_table",
     "job_details",
     "job_table",
@@ -43,8 +45,8 @@ __all__ = [
 # In a pipe there is no screen to fit, and a cut id is of no use.
 PIPE_WIDTH: Final = 200
 INLINE_NUMBERS: Final = 100_000
-GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance", "yes"})
-BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature", "no"})
+GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance", "yes", "ok"})
+BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature", "no", "fault"})
 
 
 def show(*parts: RenderableType) -> None:
@@ -118,6 +120,14 @@ def certificate_table(certificate: Sequence[Certificate]) -> Table:
             str(entry.iterations),
             entry.advice or "",
         )
+    return table
+
+
+def finding_table(findings: Iterable[Finding]) -> Table:
+    """One line a thing that was looked at."""
+    table = _table("", "health", "found", "what mends it")
+    for finding in findings:
+        table.add_row(finding.subject, _coloured(finding.health.value), finding.found, finding.mend or "")
     return table
 
 

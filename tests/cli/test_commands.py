@@ -14,7 +14,7 @@ from ihvp.cli.exit_codes import ExitCode, exit_code_of
 from ihvp.settings import child_environment
 from ihvp.up.embedded_store import free_port
 
-COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "models", "methods", "blobs put"]
+COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "models", "methods", "blobs put", "doctor"]
 COMMANDS += ["models register", "models show"]
 
 

@@ -1,0 +1,123 @@
+"""Python, torch and the device that workers solve on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from ihvp.doctor.finding import Finding
+from ihvp.settings import Settings
+
+__all__ = ["look_at_device", "look_at_python", "look_at_torch", "torch_facts"]
+
+OLDEST: Final = (3, 11)
+IMPORT_TIMEOUT_S: Final = 120.0
+ASK_TORCH: Final = """
+import json, torch
+cuda = torch.cuda.is_available()
+devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if cuda else []
+print(json.dumps({
+    "version": torch.__version__, "built_for_cuda": torch.version.cuda,
+    "devices": [{"name": d.name, "bytes": d.total_memory} for d in devices],
+}))
+"""
+CUDA_BUILD: Final = "pip install torch --index-url https://download.pytorch.org/whl/cu128"
+
+
+def look_at_python(version: tuple[int, int, int] | None = None, prefix: str | None = None) -> Finding:
+    """The interpreter, and whether it is of an environment of its own.
+
+    Args:
+        version: Its version; this one's if left out.
+        prefix: Where its packages are; this one's if left out.
+    """
+    found = version or sys.version_info[:3]
+    name = f"{'.'.join(map(str, found))} at {prefix or sys.prefix}"
+    if found[:2] < OLDEST:
+        return Finding.fault("python", name, "install Python 3.11 or newer, then: make clean setup")
+    own = (prefix or sys.prefix) != sys.base_prefix
+    if not own and not _in_container():
+        return Finding.warning("python", f"{name}, which other programs share", "make setup, and .venv/bin/ihvp")
+    return Finding.good("python", name)
+
+
+def torch_facts(command: str = ASK_TORCH) -> dict[str, Any]:
+    """What torch says of itself in a process of its own: this room does not import it, and CUDA may hang.
+
+    Args:
+        command: The program; prints one JSON object.
+
+    Returns:
+        ``version``, ``built_for_cuda``, ``devices``; or ``error``; empty where there is no torch.
+    """
+    if find_spec("torch") is None:
+        return {}
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", command], capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"importing it takes more than {IMPORT_TIMEOUT_S:.0f} s"}
+    lines = asked.stdout.strip().splitlines()
+    if asked.returncode != 0 or not lines:
+        last = (asked.stderr.strip().splitlines() or [f"it ended with status {asked.returncode}"])[-1]
+        return {"error": last[:200]}
+    facts: dict[str, Any] = json.loads(lines[-1])
+    return facts
+
+
+def look_at_torch(facts: dict[str, Any]) -> Finding:
+    """Whether torch is there and can be imported.
+
+    Args:
+        facts: See ``torch_facts``.
+    """
+    if not facts:
+        return Finding.warning(
+            "torch",
+            "not installed: this is the client alone, and no worker runs here",
+            "pip install 'ihvp[worker]' -c constraints.txt, or: make setup",
+        )
+    if "error" in facts:
+        return Finding.fault("torch", str(facts["error"]), "pip install --force-reinstall torch -c constraints.txt")
+    build = f"CUDA {facts['built_for_cuda']}" if facts["built_for_cuda"] else "CPU"
+    return Finding.good("torch", f"{facts['version']}, built for {build}")
+
+
+def look_at_device(settings: Settings, facts: dict[str, Any]) -> Finding:
+    """Whether the device that the settings name is there.
+
+    Args:
+        settings: ``IHVP_DEVICE`` and the number of workers.
+        facts: See ``torch_facts``.
+    """
+    wanted, devices = settings.device, facts.get("devices", [])
+    named = ", ".join(f"{d['name']} ({d['bytes'] / 2**30:.0f} GiB)" for d in devices)
+    if wanted.startswith("cuda"):
+        index = int(wanted.partition(":")[2] or 0)
+        if index < len(devices):
+            return Finding.good("device", f"{wanted}: {devices[index]['name']}")
+        if devices:
+            return Finding.fault(
+                "device", f"{wanted} is not there, of {named}", f"export IHVP_DEVICE=cuda:{len(devices) - 1}"
+            )
+        mend = CUDA_BUILD if facts and not facts.get("built_for_cuda") else "nvidia-smi, and install the driver"
+        return Finding.fault("device", f"{wanted}, and torch finds no GPU", f"{mend}; or export IHVP_DEVICE=cpu")
+    if wanted == "auto" and devices:
+        return Finding.good("device", f"auto: {named}")
+    cores, threads = os.cpu_count() or 1, settings.threads_per_worker
+    found = f"cpu: {cores} cores, {settings.workers} workers of {threads} threads"
+    if settings.workers * threads > cores:
+        return Finding.warning("device", f"{found}, more than there are cores", "unset IHVP_THREADS")
+    if devices:
+        return Finding.warning("device", f"{found}; unused: {named}", "export IHVP_DEVICE=auto")
+    return Finding.good("device", found)
+
+
+def _in_container() -> bool:
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()

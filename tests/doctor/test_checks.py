@@ -1,0 +1,180 @@
+"""Each check of the doctor, with the thing it looks at really broken: it says so, and what mends it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from ihvp.doctor import Finding, Health
+from ihvp.doctor import machine as machine_checks
+from ihvp.doctor.machine import look_at_clock, look_at_disk, look_at_port
+from ihvp.doctor.runtime import look_at_device, look_at_python, look_at_torch, torch_facts
+from ihvp.doctor.store import look_at_store
+from ihvp.settings import Settings
+from ihvp.up import embedded_store
+from ihvp.up.embedded_store import EmbeddedStore, free_port
+from tests.app.driver import running_api
+
+GPU = {"name": "H100", "bytes": 80 * 2**30}
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(**{"redis_url": "redis://127.0.0.1:1/0", **given})
+
+
+def says(finding: Finding, health: Health, *words: str) -> None:
+    assert finding.health is health, finding
+    for word in words:
+        assert word in f"{finding.found} {finding.mend or ''}"
+    assert (finding.mend is None) == (health is Health.Ok)
+
+
+class TestPython:
+    def test_this_one(self) -> None:
+        assert look_at_python().health in (Health.Ok, Health.Warning)
+
+    def test_one_that_is_too_old(self) -> None:
+        says(look_at_python((3, 10, 4), "/usr"), Health.Fault, "3.10.4", "install Python 3.11")
+
+
+class TestTorch:
+    def test_the_installed_one(self) -> None:
+        facts = torch_facts()
+        says(look_at_torch(facts), Health.Ok, facts["version"])
+
+    def test_none(self) -> None:
+        says(look_at_torch({}), Health.Warning, "client alone", "make setup")
+
+    def test_one_that_cannot_be_imported(self) -> None:
+        facts = torch_facts("raise ImportError('libtorch_cpu.so: file too short')")
+        says(look_at_torch(facts), Health.Fault, "libtorch_cpu.so: file too short", "--force-reinstall")
+
+    def test_one_that_ends_the_process(self) -> None:
+        says(look_at_torch(torch_facts("import os; os._exit(139)")), Health.Fault, "139")
+
+
+class TestDevice:
+    def test_the_processor(self) -> None:
+        says(look_at_device(settings(threads=1), {"devices": []}), Health.Ok, "cpu", "1 workers of 1 threads")
+
+    def test_more_threads_than_cores(self) -> None:
+        says(look_at_device(settings(threads=999), {"devices": []}), Health.Warning, "999", "unset IHVP_THREADS")
+
+    def test_a_gpu_that_is_not_there(self) -> None:
+        no_build = {"version": "2.13.0+cpu", "built_for_cuda": None, "devices": []}
+        says(look_at_device(settings(device="cuda"), no_build), Health.Fault, "no GPU", "pip install torch")
+        no_driver = {**no_build, "built_for_cuda": "12.8"}
+        says(look_at_device(settings(device="cuda"), no_driver), Health.Fault, "nvidia-smi", "IHVP_DEVICE=cpu")
+
+    def test_a_gpu_of_another_number(self) -> None:
+        says(look_at_device(settings(device="cuda:3"), {"devices": [GPU]}), Health.Fault, "H100", "IHVP_DEVICE=cuda:0")
+
+    @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+    def test_a_gpu_that_is_there(self, device: str) -> None:
+        says(look_at_device(settings(device=device), {"devices": [GPU]}), Health.Ok, "H100")
+
+    def test_a_gpu_that_nobody_uses(self) -> None:
+        says(look_at_device(settings(threads=1), {"devices": [GPU]}), Health.Warning, "H100", "IHVP_DEVICE=auto")
+
+
+class TestStore:
+    def test_the_one_that_up_starts(self) -> None:
+        finding, there = look_at_store(Settings())
+        says(finding, Health.Ok, "ihvp up starts")
+        assert there is None
+
+    def test_none_to_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr(embedded_store, "find_spec", lambda _: None)
+        says(look_at_store(Settings())[0], Health.Fault, "No server", "ihvp[embedded]", "IHVP_REDIS_URL")
+
+    def test_a_durable_one(self, own_server: EmbeddedStore) -> None:
+        finding, there = look_at_store(settings(redis_url=own_server.url))
+        says(finding, Health.Ok, "a write takes")
+        assert there == pytest.approx(time.time(), abs=2)
+
+    def test_one_that_forgets(self, tmp_path: Path) -> None:
+        server = EmbeddedStore(tmp_path)
+        server.start()
+        try:
+            client = redis.Redis.from_url(server.url)
+            client.config_set("appendfsync", "everysec")
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            finding, _ = look_at_store(settings(redis_url=server.url))
+        finally:
+            server.stop()
+        says(finding, Health.Warning, "evict accepted jobs", "appendfsync always", "maxmemory-policy noeviction")
+
+    def test_one_of_another_version_of_ihvp(self, valkey: Settings) -> None:
+        redis.Redis.from_url(valkey.redis_url).set(f"{{{valkey.namespace}}}:schema", "99")
+        finding, _ = look_at_store(settings(redis_url=valkey.redis_url, namespace=valkey.namespace))
+        says(finding, Health.Fault, "schema 99", "IHVP_NAMESPACE")
+
+    def test_one_that_is_away(self) -> None:
+        url = f"redis://127.0.0.1:{free_port()}/0"
+        says(look_at_store(settings(redis_url=url))[0], Health.Fault, "does not answer", "unset IHVP_REDIS_URL")
+
+    def test_a_wrong_password_is_not_shown(self, valkey_server: EmbeddedStore) -> None:
+        url = f"redis://:wrong-secret@127.0.0.1:{valkey_server.port}/0"
+        finding, _ = look_at_store(settings(redis_url=url))
+        says(finding, Health.Fault, "PASSWORD")
+        assert "wrong-secret" not in finding.model_dump_json()
+
+
+class TestPort:
+    def test_a_free_one(self) -> None:
+        says(look_at_port(settings(port=free_port())), Health.Ok, "is free")
+        says(look_at_port(settings(port=0)), Health.Ok, "picked")
+
+    def test_one_that_another_program_has(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            finding = look_at_port(settings(port=taken.getsockname()[1]))
+        says(finding, Health.Fault, "another program", "--port 0")
+
+    def test_one_that_the_service_has(self, valkey: Settings) -> None:
+        with running_api(valkey) as url:
+            port = int(url.rsplit(":", 1)[1])
+            says(look_at_port(settings(port=port)), Health.Ok, "an ihvp service answers")
+
+    def test_an_address_that_is_not_ours(self) -> None:
+        says(look_at_port(settings(host="192.0.2.1", port=8000)), Health.Fault, "cannot be bound", "IHVP_HOST")
+
+
+class TestDisk:
+    def test_a_folder_that_is_still_to_be_made(self, tmp_path: Path) -> None:
+        finding = look_at_disk(settings(data_dir=tmp_path / "not" / "yet", max_store_bytes=1))
+        assert finding.health in (Health.Ok, Health.Warning)
+        assert "synced write" in finding.found
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_takes_no_file(self) -> None:
+        says(look_at_disk(settings(data_dir=Path("/proc/ihvp-data"))), Health.Fault, "/proc", "IHVP_DATA_DIR")
+
+    def test_a_bound_that_the_disk_cannot_hold(self, tmp_path: Path) -> None:
+        finding = look_at_disk(settings(data_dir=tmp_path, max_store_bytes=2**60))
+        says(finding, Health.Warning, "blobs may take", "IHVP_MAX_STORE_BYTES=")
+
+    def test_a_full_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = SimpleNamespace(total=2**40, used=2**40 - 2**20, free=2**20)
+        monkeypatch.setattr(machine_checks.shutil, "disk_usage", lambda _: usage)
+        says(look_at_disk(settings(data_dir=tmp_path)), Health.Fault, "0.0 GiB free", "make room")
+
+
+class TestClock:
+    def test_the_right_time(self) -> None:
+        says(look_at_clock(time.time() - 0.01), Health.Ok, "from the store's")
+        says(look_at_clock(None), Health.Ok, "no store")
+
+    @pytest.mark.parametrize(("off", "side"), [(30.0, "ahead of"), (-30.0, "behind")])
+    def test_one_that_disagrees_with_the_store(self, off: float, side: str) -> None:
+        now = time.time()
+        says(look_at_clock(now, now + off), Health.Warning, f"30.0 s {side}", "set-ntp")
+
+    def test_one_that_never_was_set(self) -> None:
+        says(look_at_clock(None, 3600.0), Health.Fault, "1970-01-01", "set-ntp")
