@@ -13,15 +13,20 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-__all__ = ["CONTENT_RANGE", "ETAG", "LOCATION", "VARY", "documented", "json_answer"]
+__all__ = ["CONTENT_RANGE", "ETAG", "LOCATION", "SUBMITTED", "VARY", "documented", "json_answer"]
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}, "example": example, "required": True}
+def _header(description: str, example: str, *, required: bool = True) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example, "required": required}
 
 
 LOCATION: Final = {"Location": _header("Where the new thing is.", "/v1/jobs/job_01KAT5ZXQ6V5M9W3E8H2R7N4CD")}
 ETAG: Final = {"ETag": _header("Changes when the body does; send it back as If-None-Match.", '"r5"')}
+SUBMITTED: Final = {
+    "Location": _header("Where the job is.", "/v1/jobs/job_01KAT5ZXQ6V5M9W3E8H2R7N4CD", required=False),
+    "Idempotent-Replayed": _header("An earlier request with this key made the job.", "true", required=False),
+    "Preference-Applied": _header("For how long the answer was held at most.", "wait=10", required=False),
+}
 CONTENT_RANGE: Final = {"Content-Range": _header("Which bytes these are.", "bytes 0-1023/104712")}
 VARY: Final = {"Vary": _header("The answer depends on this header.", "Accept")}
 

@@ -38,6 +38,7 @@ STATUS: Final[dict[type[IhvpError], int]] = {
     e.Conflict: 409,
     e.Gone: 410,
     e.RangeNotSatisfiable: 416,
+    e.TooManyRequests: 429,
     e.Unavailable: 503,
     e.OutOfSpace: 507,
 }
@@ -85,6 +86,8 @@ def problem_response(
     sent = dict(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         sent.setdefault("Retry-After", str(RETRY_AFTER_S))
+    if isinstance(error, e.TooManyRequests):
+        sent.setdefault("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
     content = {name: _plain(value) for name, value in body.items() if value is not None}
     # A caller may send lone surrogates; they go back as the JSON escapes they came as.
     encoded = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")

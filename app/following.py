@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ihvp.jobs.record import JobEvent
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
-__all__ = ["follow", "wait_for_change"]
+__all__ = ["follow", "wait_for_change", "wait_for_end"]
 
 EVENTS_A_READ: Final = 200
 STORE_RETRY_S: Final = 1.0
@@ -47,6 +47,21 @@ async def wait_for_change(bodies: JobBodies, hub: EventHub, job_id: str, *, know
             left = until - time.monotonic()
             if differs or left <= 0:
                 break
+            await watch.wait(left)
+            latest = await bodies.look(job_id)
+    return latest
+
+
+async def wait_for_end(bodies: JobBodies, hub: EventHub, job_id: str, *, wait_s: float) -> Sight:
+    """The job once it has ended, or as it stands once the time is over.
+
+    Raises:
+        JobNotFound: It was deleted meanwhile.
+    """
+    until = time.monotonic() + wait_s
+    with hub.watch(job_id) as watch:
+        latest = await bodies.look(job_id)
+        while not latest.finished and (left := until - time.monotonic()) > 0:
             await watch.wait(left)
             latest = await bodies.look(job_id)
     return latest

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lifespan"]
 
-ANSWER_TIMEOUT_S: Final = 1.5
+ANSWER_TIMEOUT_S: Final = 0.7
+"""Longest wait for the store: with the wait for a connection, a caller is told within a second that it is away."""
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             bodies=JobBodies(jobs),
             models=models,
             costs=costs,
-            blobs=FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes),
+            blobs=FilesystemBlobStore.from_settings(settings),
             waker=waker,
             hub=hub,
             metrics=app.state.metrics,

@@ -23,9 +23,11 @@ from ihvp.wire import JobView
 
 if TYPE_CHECKING:
     from app.services import Services
+    from ihvp.jobs.record import JobRecord
+    from ihvp.jobs.store import Once
     from ihvp.models.spec import LayoutEntry, ModelSpec
 
-__all__ = ["CheckedJob", "check_job", "submit_job"]
+__all__ = ["CheckedJob", "Submitted", "check_job", "submit_job"]
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,50 @@ class CheckedJob:
 
 
 @dataclass(frozen=True)
+class Submitted:
+    """A job, and whether an earlier request with the same Idempotency-Key has made it."""
+
+    view: JobView
+    replayed: bool
+
+
+@dataclass(frozen=True)
 class _Found:
     model: ResolvedModel
     layout: list[LayoutEntry]
     num_points: int
 
 
-async def submit_job(services: Services, submission: JobSubmission) -> JobView:
-    """Puts a job into the queue.
+async def submit_job(services: Services, submission: JobSubmission, once: Once | None = None) -> Submitted:
+    """Puts a job into the queue, or finds the one that the same request has made before.
 
     A broker that is away loses nothing: the job is in the store, and the reconciler publishes it.
 
+    Args:
+        services: Stores and settings.
+        submission: What was sent.
+        once: Under what it is made once, if under anything.
+
     Raises:
         InvalidInput: What does not fit, each fault with its own code.
+        IdempotencyMismatch: The key was used for another request.
+        QueueFull: Too many jobs wait.
         StoreUnavailable: The job could not be stored.
     """
+    # Before any check: what was accepted once is not refused because a blob or a model has gone since.
+    made = None if once is None else await services.jobs.made_once(once)
+    if made is not None:
+        return Submitted(await _view(services, made), replayed=True)
     request = (await check_job(services, submission, store_rhs=True)).request
-    job = await services.jobs.create(f"job_{ULID()}", request)
-    services.waker.wake(job.id)
-    services.metrics.count_submission(request.method.value)
+    job_id = f"job_{ULID()}"
+    job = await services.jobs.create(job_id, request, once=once, most_queued=services.settings.max_queue)
+    if job.id == job_id:
+        services.waker.wake(job.id)
+        services.metrics.count_submission(request.method.value)
+    return Submitted(await _view(services, job), replayed=job.id != job_id)
+
+
+async def _view(services: Services, job: JobRecord) -> JobView:
     return JobView.of(job, await services.jobs.queue_position(job.id))
 
 

@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     reconcile_interval_s: Seconds = Field(1.0, description="Pause between two rounds of the reconciler.")
     worker_alive_s: Seconds = Field(15.0, description="A worker not heard of for longer counts as gone.")
     progress_interval_s: Seconds = Field(0.25, description="Least time between two progress events of a job.")
-    event_limit: Count = Field(1000, description="Events kept for a job; older ones are dropped.")
+    event_limit: Count = Field(
+        1000, description="Events kept for a job; past it old progress goes, never a change of state."
+    )
     checkpoint_s: Seconds = Field(10.0, description="How often the state of a running solve is saved.")
     store_timeout_s: Seconds = Field(5.0, description="Longest wait for an answer of the store.")
 
@@ -70,15 +72,25 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = Field(16 * MIB, description="Largest JSON body.")
     max_blob_bytes: Bytes = Field(8 * GIB, description="Largest blob.")
     max_store_bytes: Bytes = Field(50 * GIB, description="Bound on all blobs together.")
+    keep_free_bytes: int = Field(
+        GIB, ge=0, description="Bytes of the disk that blobs leave free: the job store's log grows beside them."
+    )
     factor_bytes: Bytes = Field(
         5 * GIB,
         description="Bound on the sketches and factorisations that workers keep for each other among the blobs.",
     )
     max_inline_elements: Count = Field(100_000, description="Most numbers of x sent inline in a JSON result.")
     max_rhs_columns: Count = Field(1024, description="Most right-hand sides of one job.")
-    max_wait_s: Seconds = Field(15.0, description="Longest hold of a ?wait= request.")
+    max_queue: Count = Field(100_000, description="Jobs that may wait; a submission past them is answered with 429.")
+    idempotency_s: Seconds = Field(
+        24 * 3600.0, description="How long an Idempotency-Key is remembered, and answers with the job it made."
+    )
+    max_wait_s: Seconds = Field(15.0, description="Longest hold of a ?wait= or Prefer: wait= request.")
     retention_s: Seconds = Field(
         7 * 24 * 3600.0, description="How long a finished job keeps its result, and an unused factor its blob."
+    )
+    job_retention_s: Seconds = Field(
+        30 * 24 * 3600.0, description="How long a finished job itself is kept, with its events; then it is 404."
     )
     orphan_grace_s: Seconds = Field(
         24 * 3600.0, description="Age from which a blob that nothing refers to is removed."

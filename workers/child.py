@@ -98,7 +98,7 @@ class WorkerChild:
         from workers.rates import RateRecorder
 
         torch.set_num_threads(self._settings.threads_per_worker)
-        blobs = FilesystemBlobStore(self._settings.blob_dir, self._settings.max_store_bytes)
+        blobs = FilesystemBlobStore.from_settings(self._settings)
         factors = RedisFactorIndex.from_settings(self._settings)
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
         return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates)

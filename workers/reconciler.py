@@ -79,7 +79,7 @@ class Reconciler:
     def from_settings(cls, settings: Settings, sweep_interval_s: float = SWEEP_INTERVAL_S) -> Reconciler:
         """A reconciler of the service that the settings describe."""
         jobs = RedisJobStore.from_settings(settings)
-        blobs = FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes)
+        blobs = FilesystemBlobStore.from_settings(settings)
         models, factors = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
         retention = Retention(settings, jobs, models, factors, blobs)
         return cls(settings, jobs, retention, make_celery(settings), sweep_interval_s)

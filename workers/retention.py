@@ -1,4 +1,4 @@
-"""Removes what is kept no longer: old results, blobs that nothing refers to, and what broken-off uploads left."""
+"""Removes what is kept no longer: old results and jobs, blobs that nothing refers to, what broken-off uploads left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ihvp.settings import Settings
 
 __all__ = ["Removed", "Retention"]
 
-RESULTS_AT_ONCE: Final = 500
+AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Removed:
 
     Attributes:
         results: Jobs whose result was removed.
+        jobs: Jobs that were removed themselves.
         factors: Factors that nobody used any more.
         blobs: Blobs that nothing referred to.
         freed: Bytes of those.
@@ -31,17 +32,18 @@ class Removed:
     """
 
     results: int
+    jobs: int
     factors: int
     blobs: int
     freed: int
     unfinished: int
 
     def __bool__(self) -> bool:
-        return bool(self.results or self.factors or self.blobs or self.unfinished)
+        return bool(self.results or self.jobs or self.factors or self.blobs or self.unfinished)
 
 
 class Retention:
-    """Applies the settings ``retention_s`` and ``orphan_grace_s``.
+    """Applies the settings ``retention_s``, ``job_retention_s`` and ``orphan_grace_s``.
 
     Args:
         settings: The service's settings.
@@ -62,15 +64,18 @@ class Retention:
 
     def sweep(self) -> Removed:
         """Removes all that is due."""
-        results = 0
-        while dropped := self._jobs.drop_results(self._settings.retention_s, RESULTS_AT_ONCE):
+        results = jobs = 0
+        while dropped := self._jobs.drop_results(self._settings.retention_s, AT_ONCE):
             results += len(dropped)
+        while dropped := self._jobs.drop_jobs(self._settings.job_retention_s, AT_ONCE):
+            jobs += len(dropped)
         factors = self._factors.drop_unused(self._settings.retention_s)
         orphans = list(self._orphans())
         for blob in orphans:
             self._blobs.delete(blob.digest)
         return Removed(
             results=results,
+            jobs=jobs,
             factors=factors,
             blobs=len(orphans),
             freed=sum(blob.size for blob in orphans),

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.responses import Response
 
-from app.answers import ETAG, LOCATION, documented, json_answer
+from app.answers import ETAG, LOCATION, SUBMITTED, documented, json_answer
 from app.dependencies import JobId, ServicesDep, services_of
 from app.etags import matches
 from app.examples import JOB, JOB_PAGE, PREDICTION, SUBMISSIONS
-from app.following import wait_for_change
+from app.following import wait_for_change, wait_for_end
+from app.idempotency import once_of
 from app.listing import JobQuery, list_jobs
 from app.prediction import predict_job
+from app.preferences import preferred_wait
 from app.problems import ANYWHERE, WITH_BODY, problems
 from app.strict_json import StrictJsonRoute
 from app.submission import submit_job
@@ -29,6 +31,7 @@ reading = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 REFUSALS = (
     e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
+    e.InvalidHeader, e.IdempotencyMismatch,
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
     e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge, e.SolveTooLarge,
@@ -44,10 +47,20 @@ REFUSALS = (
     responses={
         **documented(202, "Accepted: the job is on disk and will end.", example=JOB, headers=LOCATION),
         200: {
-            **documented(200, "With dry_run: what it would take, by each method.", example=PREDICTION)[200],
-            "model": PredictionView,
+            **documented(
+                200,
+                "With Prefer: wait, the job, ended in time. With an Idempotency-Key that has made a job, that job. "
+                "With dry_run: what it would take, by each method.",
+                headers=SUBMITTED,
+                content={
+                    "application/json": {
+                        "examples": {"job": {"value": JOB}, "with dry_run": {"value": PREDICTION}},
+                    }
+                },
+            )[200],
+            "model": JobView | PredictionView,
         },
-        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace),
+        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace, e.QueueFull, e.JobNotFound),
     },
 )
 async def submit(
@@ -56,12 +69,38 @@ async def submit(
     dry_run: Annotated[
         bool, Query(description="Creates nothing: makes the same checks, and predicts memory and time by each method.")
     ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="Makes the request safe to repeat: with the same key and body it answers with the job that "
+            "it made, with another body 422.",
+            examples=["3f0f2c1e-6a2b-4a55-9d9e-0b8e7f1f2b61"],
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        Header(
+            description="`wait=N` holds the answer up to N seconds (15 at most) for the job to end.",
+            examples=["wait=10"],
+        ),
+    ] = None,
 ) -> Any:
     """Checks all that can be checked without the model in memory, then queues the solve of (H + λI) x = b."""
     if dry_run:
         return json_answer(await predict_job(services, submission))
-    view = await submit_job(services, submission)
-    return json_answer(view, 202, {"Location": view.links["self"]})
+    once = once_of(idempotency_key, submission, services.settings.idempotency_s)
+    made = await submit_job(services, submission, once)
+    headers = {"Location": made.view.links["self"]}
+    if made.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    wait = preferred_wait(prefer)
+    if wait is None:
+        return json_answer(made.view, 200 if made.replayed else 202, headers)
+    limit = min(wait, services.settings.max_wait_s)
+    sight = await wait_for_end(services.bodies, services.hub, made.view.id, wait_s=limit)
+    sight, body = await services.bodies.render(sight)
+    headers |= {"Preference-Applied": f"wait={limit:g}", "ETag": sight.etag}
+    return Response(body, 200 if sight.finished or made.replayed else 202, headers, "application/json")
 
 
 @router.get(

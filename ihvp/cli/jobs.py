@@ -60,6 +60,10 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label to find it by.")] = None,
     priority: Annotated[str | None, typer.Option(help="low, normal or high.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds until the job expires.")] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Makes one job however often it is submitted under this key."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Submit nothing; show what each method would take.")
     ] = False,
@@ -94,7 +98,7 @@ def submit(
         if dry_run:
             _show_prediction(client.predict(**submission), as_json=as_json)
             return
-        job = client.submit(**submission)
+        job = client.submit(**submission, idempotency_key=idempotency_key)
         if wait:
             _follow(client, job, timeout=timeout, strict=strict, as_json=as_json)
             return

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
 from ihvp.client.arguments import Arguments
-from ihvp.client.connection import Connection
+from ihvp.client.connection import IDEMPOTENCY_KEY, Connection
 from ihvp.client.faults import raise_unless_succeeded
 from ihvp.client.result import Array, SolveResult, read_result, read_scores
 from ihvp.client.uploads import BlobSource, Upload
@@ -168,8 +169,11 @@ class Client:
         tags: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
         priority: str | None = None,
+        idempotency_key: str | None = None,
     ) -> JobView:
         """Submits a job: (H + λI) x = b for one or more right-hand sides b.
+
+        The request carries a key of its own, so that one whose answer was lost is repeated and still makes one job.
 
         Args:
             model: A reference such as ``"digits-mlp@1"``, or a spec.
@@ -184,6 +188,12 @@ class Client:
             tags: Labels to find the job by.
             deadline_s: Seconds until the job expires.
             priority: ``"low"``, ``"normal"`` or ``"high"``.
+            idempotency_key: Makes the job once however often, and from however many processes, it is submitted under
+                this key; left out, one is drawn for this call.
+
+        Raises:
+            IdempotencyMismatch: The key was used for another job.
+            QueueFull: Too many jobs wait.
         """
         sent = self._arguments.submission(
             model=model,
@@ -197,7 +207,8 @@ class Client:
             deadline_s=deadline_s,
             priority=priority,
         )
-        return JobView.model_validate_json(self._link.send("POST", "/v1/jobs", json=sent).content)
+        headers = {IDEMPOTENCY_KEY: idempotency_key or str(uuid4())}
+        return JobView.model_validate_json(self._link.send("POST", "/v1/jobs", json=sent, headers=headers).content)
 
     def predict(self, *, model: Any, rhs: Any, **submission: Any) -> PredictionView:
         """What a job would take, by each method, without submitting it; it is checked as ``submit`` would be.

@@ -16,7 +16,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from ihvp.client.faults import error_from_response
 from ihvp.errors import ServiceUnreachable
 
-__all__ = ["Body", "Connection"]
+__all__ = ["IDEMPOTENCY_KEY", "Body", "Connection"]
+
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -27,18 +29,19 @@ T = TypeVar("T")
 
 
 class _Busy(Exception):
-    """The service answered 503."""
+    """The service answered 503 or 429."""
 
     def __init__(self, response: httpx.Response) -> None:
-        super().__init__("503")
+        super().__init__(str(response.status_code))
         self.response = response
 
 
 class Connection:
     """Sends requests to one service.
 
-    A request is repeated, with growing pauses, when it never reached the service, and an idempotent one also when
-    its answer was lost or was 503. A service that has never answered is given up at once: it is not there.
+    A request is repeated, with growing pauses, when it never reached the service, and an idempotent one (by its
+    method, or by a key that it carries) also when its answer was lost or was 503 or 429. A service that has never
+    answered is given up at once: it is not there.
 
     Args:
         url: The service's address.
@@ -96,7 +99,7 @@ class Connection:
                 )
             )
 
-        return self._persist(attempt, idempotent=method in IDEMPOTENT)
+        return self._persist(attempt, idempotent=method in IDEMPOTENT or IDEMPOTENCY_KEY in (headers or {}))
 
     def download(self, path: str, into: Path, *, headers: dict[str, str] | None = None) -> httpx.Headers:
         """Writes the answer's body to a file, never holding all of it, and returns the answer's headers."""
@@ -166,7 +169,7 @@ class Connection:
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         self._answered = True
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if response.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
             raise _Busy(response)
         if response.is_error:
             raise error_from_response(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import secrets
@@ -12,7 +13,7 @@ from ihvp.errors import SetupError
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
@@ -39,8 +40,9 @@ class JobCalls:
         """Where the id of each changed job is published."""
         return f"{self._prefix}:events"
 
-    def create(self, job_id: str, request: JobRequest) -> Call[JobRecord]:
+    def create(self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None) -> Call[JobRecord]:
         """``JobStore.create``."""
+        digest, fingerprint, kept_ms = ("", "", 0) if once is None else _once(once)
         args = (
             job_id,
             request.model_dump_json(),
@@ -55,8 +57,16 @@ class JobCalls:
             rules.alike(request),
             request.rhs.columns,
             math.prod(request.rhs.shape),
+            digest,
+            fingerprint,
+            kept_ms,
+            most_queued or 0,
         )
-        return Call("create", args, _outcome(_record, job_id))
+        return Call("create", args, _outcome(_record, job_id, most=most_queued or 0))
+
+    def made_once(self, once: Once) -> Call[JobRecord | None]:
+        """``JobStore.made_once``."""
+        return Call("made_once", _once(once)[:2], _made_once)
 
     def get(self, job_id: str) -> Call[JobRecord]:
         """``JobStore.get``."""
@@ -171,6 +181,10 @@ class JobCalls:
         """``JobStore.drop_results``."""
         return Call("drop_results", (_microseconds(finished_before_s), limit), _rest)
 
+    def drop_jobs(self, finished_before_s: float, limit: int) -> Call[Sequence[str]]:
+        """``JobStore.drop_jobs``."""
+        return Call("drop_jobs", (_microseconds(finished_before_s), limit), _rest)
+
     def referenced_blobs(self) -> Call[set[str]]:
         """``JobStore.referenced_blobs``."""
         return Call("HKEYS", (f"{self._prefix}:blobs",), set)
@@ -213,13 +227,27 @@ def _lost_template() -> str:
     return rules.worker_lost_error("{losses}").model_dump_json()
 
 
-def _outcome(parse: Callable[[Any], T], job_id: str, attempt: int = 0) -> Callable[[Any], T]:
+def _once(once: Once) -> tuple[str, str, int]:
+    """The key as a digest (it may be long, and is nobody else's business), the fingerprint, and milliseconds."""
+    return hashlib.sha256(once.key.encode()).hexdigest(), once.fingerprint, max(1, round(once.kept_s * 1e3))
+
+
+def _made_once(answer: Any) -> JobRecord | None:
+    kind, *rest = answer
+    return None if kind == "none" else _outcome(_record, rest[0])(answer)
+
+
+def _outcome(parse: Callable[[Any], T], job_id: str, attempt: int = 0, most: int = 0) -> Callable[[Any], T]:
     def read(answer: Any) -> T:
         kind, *rest = answer
         if kind == "ok":
             return parse(answer)
         if kind == "not_found":
-            raise rules.job_not_found(job_id)
+            raise rules.job_not_found(rest[0] if rest else job_id)
+        if kind == "other_request":
+            raise rules.other_request(rest[0])
+        if kind == "queue_full":
+            raise rules.queue_full(int(rest[0]), most, int(rest[1]))
         if kind == "exists":
             raise rules.job_exists(job_id)
         if kind == "stale":

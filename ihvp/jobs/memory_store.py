@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from ihvp.errors import IhvpError, JobNotFound, StaleAttempt
 from ihvp.jobs import rules
+from ihvp.jobs.memory_presence import MemoryPresence, atomic, utc_now
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import to_microseconds
 
 __all__ = ["MemoryJobStore"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -38,20 +36,7 @@ class _Kept:
     events: list[JobEvent] = field(default_factory=list)
 
 
-def _atomic(method: F) -> F:
-    @functools.wraps(method)
-    def locked(self: MemoryJobStore, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return cast(F, locked)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class MemoryJobStore:
+class MemoryJobStore(MemoryPresence):
     """``JobStore`` within one process; nothing outlives it. Threads may share it.
 
     Args:
@@ -62,26 +47,33 @@ class MemoryJobStore:
 
     def __init__(
         self,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         *,
         event_limit: int = 1000,
         overdue_grace_s: float = rules.OVERDUE_GRACE_S,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._event_limit = event_limit
         self._grace = timedelta(seconds=overdue_grace_s)
-        self._lock = threading.RLock()
         self._jobs: dict[str, _Kept] = {}
-        self._workers: dict[str, datetime] = {}
-        self._leaders: dict[str, tuple[str, datetime]] = {}
+        self._once: dict[str, tuple[str, str, datetime]] = {}
 
-    @_atomic
-    def create(self, job_id: str, request: JobRequest) -> JobRecord:
+    @atomic
+    def create(
+        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
+    ) -> JobRecord:
         """See ``JobStore.create``."""
         if job_id in self._jobs:
             if self._jobs[job_id].job.request == request:
                 return self._jobs[job_id].job
             raise rules.job_exists(job_id)
+        made = None if once is None else self.made_once(once)
+        if made is not None:
+            return made
+        if most_queued and len(self._queue()) >= most_queued:
+            since = self._clock() - timedelta(seconds=rules.RATE_WINDOW_S)
+            solved = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at >= since]
+            raise rules.queue_full(len(self._queue()), most_queued, len(solved))
         # No two jobs share their created time, so that it alone orders them.
         taken = {kept.job.created_at for kept in self._jobs.values()}
         now = self._clock()
@@ -91,21 +83,33 @@ class MemoryJobStore:
         score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
         self._jobs[job_id] = _Kept(job, score, alike=rules.alike(request))
         self._announce_state(self._jobs[job_id])
+        if once is not None:
+            self._once[once.key] = (job_id, once.fingerprint, now + timedelta(seconds=once.kept_s))
         return job
 
-    @_atomic
+    @atomic
+    def made_once(self, once: Once) -> JobRecord | None:
+        """See ``JobStore.made_once``."""
+        job_id, fingerprint, until = self._once.get(once.key, ("", "", self._clock()))
+        if until <= self._clock():
+            return None
+        if fingerprint != once.fingerprint:
+            raise rules.other_request(job_id)
+        return self._find(job_id).job
+
+    @atomic
     def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
         return self._find(job_id).job
 
-    @_atomic
+    @atomic
     def standing(self, job_id: str) -> Standing:
         """See ``JobStore.standing``."""
         job = self._find(job_id).job
         waiting = [kept.job.id for kept in self._queue()]
         return Standing(job.state, job.revision, waiting.index(job_id) if job_id in waiting else None)
 
-    @_atomic
+    @atomic
     def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""
         before = rules.listing_cursor(cursor)
@@ -119,13 +123,13 @@ class MemoryJobStore:
         more = len(passing) > limit and page
         return Page(page, str(to_microseconds(page[-1].created_at)) if more else None)
 
-    @_atomic
+    @atomic
     def queue_position(self, job_id: str) -> int | None:
         """See ``JobStore.queue_position``."""
         waiting = [kept.job.id for kept in self._queue()]
         return waiting.index(job_id) if job_id in waiting else None
 
-    @_atomic
+    @atomic
     def queue_length(self) -> int:
         """See ``JobStore.queue_length``."""
         return len(self._queue())
@@ -134,7 +138,7 @@ class MemoryJobStore:
         """See ``JobStore.claim``."""
         return next(iter(self.claim_block(owner, lease_s, 0, 0)), None)
 
-    @_atomic
+    @atomic
     def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
         now = self._clock()
@@ -161,7 +165,7 @@ class MemoryJobStore:
             self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
         return [kept.job for kept in block]
 
-    @_atomic
+    @atomic
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""
         kept = self._jobs.get(job_id)
@@ -170,7 +174,7 @@ class MemoryJobStore:
         kept.lease_until = self._clock() + timedelta(seconds=lease_s)
         return self._advice(kept.job)
 
-    @_atomic
+    @atomic
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """See ``JobStore.report``."""
         kept = self._jobs.get(job_id)
@@ -180,22 +184,22 @@ class MemoryJobStore:
         self._announce(kept, "progress", progress.model_dump(mode="json"))
         return self._advice(kept.job)
 
-    @_atomic
+    @atomic
     def renew_all(self, jobs: Sequence[tuple[str, int]], lease_s: float) -> Sequence[LeaseState]:
         """See ``JobStore.renew_all``."""
         return [self.renew(job_id, attempt, lease_s) for job_id, attempt in jobs]
 
-    @_atomic
+    @atomic
     def report_all(self, points: Sequence[tuple[str, int, Progress]]) -> Sequence[LeaseState]:
         """See ``JobStore.report_all``."""
         return [self.report(*point) for point in points]
 
-    @_atomic
+    @atomic
     def finish_all(self, endings: Sequence[Finish]) -> Sequence[IhvpError | None]:
         """See ``JobStore.finish_all``."""
         return [_refusal(self._finish, ending) for ending in endings]
 
-    @_atomic
+    @atomic
     def checkpoint(self, job_id: str, attempt: int, digest: str, *, alone: bool) -> str | None:
         """See ``JobStore.checkpoint``."""
         kept = self._held(job_id, attempt)
@@ -218,13 +222,13 @@ class MemoryJobStore:
         """See ``JobStore.stop``."""
         return self._finish(Finish(job_id, attempt, state, rules.kept_result(state, result)))
 
-    @_atomic
+    @atomic
     def release(self, job_id: str, attempt: int) -> None:
         """See ``JobStore.release``."""
         kept = self._held(job_id, attempt)
         self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Queued)
 
-    @_atomic
+    @atomic
     def request_cancel(self, job_id: str) -> JobRecord:
         """See ``JobStore.request_cancel``."""
         kept = self._find(job_id)
@@ -237,7 +241,7 @@ class MemoryJobStore:
             raise rules.already_finished(job_id, state)
         return kept.job
 
-    @_atomic
+    @atomic
     def delete(self, job_id: str) -> None:
         """See ``JobStore.delete``."""
         job = self._find(job_id).job
@@ -245,14 +249,14 @@ class MemoryJobStore:
             raise rules.not_finished(job_id, job.state)
         del self._jobs[job_id]
 
-    @_atomic
+    @atomic
     def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
         """See ``JobStore.events``."""
         position = rules.event_position(after)
         later = [event for event in self._find(job_id).events if rules.event_position(event.id) > position]
         return later[:limit]
 
-    @_atomic
+    @atomic
     def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_lapsed``."""
         now = self._clock()
@@ -260,13 +264,13 @@ class MemoryJobStore:
         lapsed.sort(key=lambda kept: kept.lease_until or now)
         return [self._reclaim(kept, max_attempts) for kept in lapsed]
 
-    @_atomic
+    @atomic
     def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_owner``."""
         held = [kept for kept in self._running() if kept.job.owner == owner]
         return [self._reclaim(kept, max_attempts) for kept in held]
 
-    @_atomic
+    @atomic
     def expire_overdue(self) -> Sequence[str]:
         """See ``JobStore.expire_overdue``."""
         now = self._clock()
@@ -279,7 +283,7 @@ class MemoryJobStore:
             self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Expired)
         return [kept.job.id for kept in overdue]
 
-    @_atomic
+    @atomic
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """See ``JobStore.drop_results``."""
         oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
@@ -289,7 +293,17 @@ class MemoryJobStore:
             self._change(kept, result_removed=True)
         return [kept.job.id for kept in old[:limit]]
 
-    @_atomic
+    @atomic
+    def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_jobs``."""
+        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
+        ended = [(kept.job.finished_at, job_id) for job_id, kept in self._jobs.items() if kept.job.finished_at]
+        old = [job_id for at, job_id in sorted(ended) if at < oldest_kept][:limit]
+        for job_id in old:
+            del self._jobs[job_id]
+        return old
+
+    @atomic
     def referenced_blobs(self) -> set[str]:
         """See ``JobStore.referenced_blobs``."""
         needed = Counter(
@@ -298,36 +312,6 @@ class MemoryJobStore:
         needed.update(kept.job.checkpoint for kept in self._jobs.values() if kept.job.checkpoint)
         needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
         return set(needed)
-
-    @_atomic
-    def worker_alive(self, worker_id: str) -> None:
-        """See ``JobStore.worker_alive``."""
-        now = self._clock()
-        self._workers[worker_id] = now
-        oldest = now - timedelta(seconds=rules.FORGET_WORKER_S)
-        self._workers = {worker: seen for worker, seen in self._workers.items() if seen >= oldest}
-
-    @_atomic
-    def worker_gone(self, worker_id: str) -> None:
-        """See ``JobStore.worker_gone``."""
-        self._workers.pop(worker_id, None)
-
-    @_atomic
-    def workers(self) -> Sequence[WorkerInfo]:
-        """See ``JobStore.workers``."""
-        now = self._clock()
-        recent_first = sorted(self._workers.items(), key=lambda entry: entry[1], reverse=True)
-        return [WorkerInfo(worker, (now - seen).total_seconds()) for worker, seen in recent_first]
-
-    @_atomic
-    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
-        """See ``JobStore.acquire_leadership``."""
-        now = self._clock()
-        leader, until = self._leaders.get(name, (holder, now))
-        if leader != holder and until > now:
-            return False
-        self._leaders[name] = (holder, now + timedelta(seconds=ttl_s))
-        return True
 
     def ping(self) -> None:
         """See ``JobStore.ping``."""
@@ -360,7 +344,7 @@ class MemoryJobStore:
             return LeaseState.CancelRequested
         return LeaseState.DeadlinePassed if _overdue(job, self._clock()) else LeaseState.Held
 
-    @_atomic
+    @atomic
     def _finish(self, ending: Finish) -> JobRecord:
         kept = self._held(ending.job_id, ending.attempt)
         outcome: dict[str, Any] = {}
@@ -408,7 +392,11 @@ class MemoryJobStore:
             if (milliseconds, 0) <= last:
                 milliseconds, number = last[0], last[1] + 1
         kept.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
-        del kept.events[: -self._event_limit]
+        if len(kept.events) > self._event_limit:
+            points = (at for at, event in enumerate(kept.events) if event.type == "progress")
+            oldest = next(points, None)
+            if oldest is not None:
+                del kept.events[oldest]
 
 
 def _refusal(finish: Callable[[Finish], object], ending: Finish) -> IhvpError | None:

@@ -9,7 +9,7 @@ from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.rules import OVERDUE_GRACE_S, kept_result
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing, WorkerInfo
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
 from ihvp.settings import Settings
@@ -44,9 +44,15 @@ class RedisJobStore:
         """Closes all connections."""
         self._executor.close()
 
-    def create(self, job_id: str, request: JobRequest) -> JobRecord:
+    def create(
+        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
+    ) -> JobRecord:
         """See ``JobStore.create``."""
-        return self._run(self._calls.create(job_id, request))
+        return self._run(self._calls.create(job_id, request, once, most_queued))
+
+    def made_once(self, once: Once) -> JobRecord | None:
+        """See ``JobStore.made_once``."""
+        return self._run(self._calls.made_once(once))
 
     def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
@@ -145,6 +151,10 @@ class RedisJobStore:
         """See ``JobStore.drop_results``."""
         return self._run(self._calls.drop_results(finished_before_s, limit))
 
+    def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_jobs``."""
+        return self._run(self._calls.drop_jobs(finished_before_s, limit))
+
     def referenced_blobs(self) -> set[str]:
         """See ``JobStore.referenced_blobs``."""
         return self._run(self._calls.referenced_blobs())
@@ -203,9 +213,15 @@ class AsyncRedisJobStore:
         """
         return self._executor.messages(self._calls.channel)
 
-    async def create(self, job_id: str, request: JobRequest) -> JobRecord:
+    async def create(
+        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
+    ) -> JobRecord:
         """See ``JobStore.create``."""
-        return await self._run(self._calls.create(job_id, request))
+        return await self._run(self._calls.create(job_id, request, once, most_queued))
+
+    async def made_once(self, once: Once) -> JobRecord | None:
+        """See ``JobStore.made_once``."""
+        return await self._run(self._calls.made_once(once))
 
     async def get(self, job_id: str) -> JobRecord:
         """See ``JobStore.get``."""
@@ -305,6 +321,10 @@ class AsyncRedisJobStore:
     async def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """See ``JobStore.drop_results``."""
         return await self._run(self._calls.drop_results(finished_before_s, limit))
+
+    async def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_jobs``."""
+        return await self._run(self._calls.drop_jobs(finished_before_s, limit))
 
     async def referenced_blobs(self) -> set[str]:
         """See ``JobStore.referenced_blobs``."""

@@ -9,10 +9,12 @@ from typing import Final
 
 from ihvp.errors import (
     Conflict,
+    IdempotencyMismatch,
     InvalidInput,
     JobAlreadyFinished,
     JobNotFinished,
     JobNotFound,
+    QueueFull,
     StaleAttempt,
 )
 from ihvp.jobs.record import JobError, ResultSummary
@@ -34,6 +36,8 @@ __all__ = [
     "kept_result",
     "listing_cursor",
     "not_finished",
+    "other_request",
+    "queue_full",
     "request_blobs",
     "result_blobs",
     "stale_attempt",
@@ -52,6 +56,40 @@ BATCH: Final = 500
 # Most jobs one page of a filtered listing looks at.
 SCAN_BOUND: Final = 500
 FORGET_WORKER_S: Final = 24 * 3600.0
+
+
+# A full queue is asked again once about this part of it may have been solved, at the rate of the last minute.
+ROOM: Final = 0.01
+RATE_WINDOW_S: Final = 60.0
+LONGEST_RETRY_S: Final = 60.0
+
+
+def queue_full(waiting: int, most: int, solved: int) -> QueueFull:
+    """The refusal of a job that finds no room.
+
+    Args:
+        waiting: Jobs in the queue.
+        most: How many may be.
+        solved: Jobs that ended within the last minute.
+    """
+    seconds = ROOM * most / (solved / RATE_WINDOW_S) if solved else LONGEST_RETRY_S
+    return QueueFull(
+        "The queue is full.",
+        given=f"{waiting} jobs are waiting",
+        allowed=f"{most} (IHVP_MAX_QUEUE)",
+        hint="Retry after the seconds in Retry-After, or add workers.",
+        retry_after_s=min(max(seconds, 1.0), LONGEST_RETRY_S),
+    )
+
+
+def other_request(job_id: str) -> IdempotencyMismatch:
+    """The refusal of a key that names another request."""
+    return IdempotencyMismatch(
+        "This Idempotency-Key was used for another request.",
+        given=f"the key of {job_id}, with another body",
+        allowed="the very same body again, which answers with that job",
+        hint="Use a new key for each new job, a random UUID for example.",
+    )
 
 
 def worker_lost_error(losses: int | str) -> JobError:

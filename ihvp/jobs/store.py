@@ -24,7 +24,7 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import InversionMethod
 
-__all__ = ["Finish", "JobFilter", "JobStore", "LeaseState", "Page", "Reclaimed", "Standing", "WorkerInfo"]
+__all__ = ["Finish", "JobFilter", "JobStore", "LeaseState", "Once", "Page", "Reclaimed", "Standing", "WorkerInfo"]
 
 
 class LeaseState(str, Enum):
@@ -120,11 +120,48 @@ class Finish:
     progress: Sequence[Progress] = ()
 
 
+@dataclass(frozen=True)
+class Once:
+    """That a job is to be made once, however often it is asked for.
+
+    Attributes:
+        key: What names the request: the same key is the same request.
+        fingerprint: What tells another request under the same key.
+        kept_s: For how long the key is remembered.
+    """
+
+    key: str
+    fingerprint: str
+    kept_s: float
+
+
 class JobStore(Protocol):
     """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
 
-    def create(self, job_id: str, request: JobRequest) -> JobRecord:
-        """Puts a new job into the queue. The id must be new and sort by time (ULID)."""
+    def create(
+        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
+    ) -> JobRecord:
+        """Puts a new job into the queue, or finds the one that was made of the same request before.
+
+        Args:
+            job_id: Must be new and sort by time (ULID).
+            request: Everything resolved.
+            once: Under what the job may be asked for again; the record that is returned then has another id.
+            most_queued: How many jobs may wait; one that exists already is found however many do.
+
+        Raises:
+            IdempotencyMismatch: The key was used for another request.
+            QueueFull: As many jobs wait as may.
+            JobNotFound: The job that was made under the key has been deleted.
+        """
+
+    def made_once(self, once: Once) -> JobRecord | None:
+        """The job that was made under the key, without making one.
+
+        Raises:
+            IdempotencyMismatch: The key was used for another request.
+            JobNotFound: It has been deleted.
+        """
 
     def get(self, job_id: str) -> JobRecord:
         """The job.
@@ -254,6 +291,9 @@ class JobStore(Protocol):
 
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """Removes the results of jobs that ended longer ago than this many seconds; the jobs stay."""
+
+    def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """Deletes jobs that ended longer ago than this many seconds, in the order of their ends."""
 
     def referenced_blobs(self) -> set[str]:
         """Digests that any job still needs."""

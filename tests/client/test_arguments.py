@@ -141,5 +141,6 @@ def test_client_and_service_agree_on_what_a_submission_has() -> None:
 
     from ihvp import Client
 
+    # The key is a header, and no part of what is submitted.
     for call in (Client.submit, Arguments.submission):
-        assert set(inspect.signature(call).parameters) - {"self"} == set(JobSubmission.model_fields)
+        assert set(inspect.signature(call).parameters) - {"self", "idempotency_key"} == set(JobSubmission.model_fields)

@@ -105,6 +105,15 @@ def test_a_post_whose_answer_was_lost_is_not_sent_twice() -> None:
         assert service.seen == ["GET /", "POST /v1/jobs"]
 
 
+@pytest.mark.parametrize("answers", [[200, None, 202], [503, 202], [429, 202]], ids=["lost", "busy", "full"])
+def test_a_post_that_carries_a_key_is_sent_until_it_is_answered(answers: list[int | None]) -> None:
+    with FlakyService(answers).running() as service, connect(service.url) as link:
+        if answers[0] == 200:
+            link.send("GET", "/")
+        link.send("POST", "/v1/jobs", json={}, headers={"Idempotency-Key": "k"})
+        assert service.seen[-2:] == ["POST /v1/jobs"] * 2
+
+
 def test_retries_end() -> None:
     with FlakyService([503] * 1000).running() as service, connect(service.url, retry_s=0.5) as link:
         began = time.monotonic()

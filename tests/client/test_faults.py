@@ -10,7 +10,15 @@ import pytest
 from app.errors import problem_response, status_of
 from ihvp import errors
 from ihvp.client.faults import error_from_response
-from ihvp.errors import IhvpError, InvalidInput, NotFound, RhsShapeMismatch, Unavailable, ValidationFailed
+from ihvp.errors import (
+    IhvpError,
+    InvalidInput,
+    NotFound,
+    RhsShapeMismatch,
+    TooManyRequests,
+    Unavailable,
+    ValidationFailed,
+)
 
 REQUEST = httpx.Request("GET", "http://127.0.0.1:8000/v1/jobs")
 
@@ -19,7 +27,7 @@ def every_error() -> list[type[IhvpError]]:
     return [
         member
         for _, member in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(member, IhvpError) and member.__module__ == errors.__name__
+        if issubclass(member, IhvpError) and member.__module__.startswith(f"{errors.__name__}.")
     ]
 
 
@@ -63,7 +71,7 @@ def test_a_code_from_a_newer_service_falls_back_to_its_status() -> None:
     problem = {"code": "quota_exceeded", "detail": "Too many jobs."}
     response = httpx.Response(429, json=problem, headers={"content-type": "application/problem+json"}, request=REQUEST)
     received = error_from_response(response)
-    assert type(received) is Unavailable
+    assert type(received) is TooManyRequests
     assert str(received) == "Too many jobs."
 
 

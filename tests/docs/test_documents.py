@@ -84,3 +84,16 @@ def test_every_command_is_in_the_table() -> None:
     text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     listed = {name.split()[0] for name in re.findall(r"^\| `ihvp ([a-z ]+)` \|", text, re.MULTILINE)}
     assert listed == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_each_promise_is_held_by_a_test_that_exists() -> None:
+    promises = re.findall(
+        r"^\| .+ \| `(tests/[\w/]+\.py)::(\w+)` \|$", (ROOT / "docs/reliability.md").read_text(), re.M
+    )
+    assert len(promises) >= 30
+    missing = [
+        f"{path}::{name}"
+        for path, name in promises
+        if not (ROOT / path).is_file() or f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []

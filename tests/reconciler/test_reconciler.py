@@ -16,7 +16,7 @@ import redis
 from celery import Celery
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
-from ihvp.errors import BlobNotFound
+from ihvp.errors import BlobNotFound, JobNotFound
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
@@ -179,6 +179,18 @@ class TestRetention:
         reconciler.round()
         kept = store.get(job.id)
         assert (kept.state, kept.result_removed) == (JobState.Succeeded, True)
+        with pytest.raises(BlobNotFound):
+            blobs.stat(digest)
+
+    def test_an_old_job_goes_with_its_result(
+        self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore
+    ) -> None:
+        digest = put(blobs, b"x", age_s=3600)
+        job = succeed(store, digest)
+        time.sleep(2 * SHORT_S)
+        Reconciler.from_settings(settings.model_copy(update={"job_retention_s": SHORT_S})).round()
+        with pytest.raises(JobNotFound):
+            store.get(job.id)
         with pytest.raises(BlobNotFound):
             blobs.stat(digest)
 

@@ -85,7 +85,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     mark = f"stop-{os.getpid()}"
     demo = start_demo(tmp_path / "demo", mark)
     assert demo.stdout is not None
-    while "Submitted" not in (line := demo.stdout.readline()):
+    while "Service ready" not in (line := demo.stdout.readline()):
         assert line, "the demo ended early"
     began = time.monotonic()
     os.killpg(demo.pid, signal.SIGINT)  # a terminal signals the whole foreground group

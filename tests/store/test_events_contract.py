@@ -47,15 +47,35 @@ def test_reading_resumes_after_any_event_without_loss(store: JobStore) -> None:
     assert store.events(job_id, after=events[1].id, limit=2) == events[2:4]
 
 
-def test_a_capped_stream_drops_the_oldest_and_keeps_the_end(make_store: MakeStore) -> None:
+def test_a_capped_stream_drops_old_progress_and_no_change_of_state(make_store: MakeStore) -> None:
     store = make_store(event_limit=10)
     job_id = run(store)
-    for _ in range(250):
+    points = [PROGRESS.model_copy(update={"iteration": number}) for number in range(250)]
+    for point in points[:200]:
+        store.report(job_id, 1, point)
+    store.release(job_id, 1)
+    assert store.claim("worker", 60.0) is not None
+    for point in points[200:]:
+        store.report(job_id, 2, point)
+    store.succeed(job_id, 2, RESULT)
+    events = store.events(job_id, limit=1000)
+    assert [event.data["state"] for event in events if event.type == "state"] == [
+        *("queued", "running", "queued", "running", "succeeded")
+    ]
+    assert [event.data["iteration"] for event in events if event.type == "progress"] == [245, 246, 247, 248, 249]
+
+
+def test_who_was_away_while_progress_was_dropped_gets_what_is_left(make_store: MakeStore) -> None:
+    store = make_store(event_limit=10)
+    job_id = run(store)
+    store.report(job_id, 1, PROGRESS)
+    seen = store.events(job_id)[-1].id
+    for _ in range(50):
         store.report(job_id, 1, PROGRESS)
     store.succeed(job_id, 1, RESULT)
-    events = store.events(job_id, limit=1000)
-    assert 10 <= len(events) <= 150
-    assert events[-1].data["state"] == "succeeded"
+    later = store.events(job_id, after=seen, limit=1000)
+    assert len(later) == 8
+    assert later[-1].data["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("position", ["", "x", "1-", "-1", "1-2-3", "99999999999999999999", "0-18446744073709551616"])

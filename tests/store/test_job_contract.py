@@ -18,7 +18,7 @@ from ihvp.errors import (
 )
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import JobStore, LeaseState, Reclaimed
+from ihvp.jobs.store import JobFilter, JobStore, LeaseState, Reclaimed
 from ihvp.jobs.submission import Priority
 from tests.store.samples import ERROR, INPUTS, PROGRESS, RESULT, RHS, SCORES, TARGETS, WEIGHTS, X, job_request, new_id
 
@@ -395,6 +395,28 @@ class TestRemoval:
         wait()
         assert store.drop_results(0, limit=2) == ids[:2]
         assert store.drop_results(0, limit=2) == ids[2:]
+
+    def test_old_jobs_go_with_all_that_is_kept_about_them(self, store: JobStore) -> None:
+        ids = []
+        for _ in range(2):
+            job = run(store)
+            ids.append(store.succeed(job.id, 1, RESULT).id)
+        cancelled = queue(store)
+        store.request_cancel(cancelled)
+        running, waiting = run(store).id, queue(store)
+        assert store.drop_jobs(LONG_S) == []
+        wait()
+        assert store.drop_jobs(SHORT_S, limit=2) == ids
+        assert store.drop_jobs(SHORT_S, limit=2) == [cancelled]
+        for gone in [*ids, cancelled]:
+            with pytest.raises(JobNotFound):
+                store.get(gone)
+            with pytest.raises(JobNotFound):
+                store.events(gone)
+        assert {job.id for job in store.list(JobFilter(), limit=10).jobs} == {running, waiting}
+        # What still lives keeps its blobs, and what is gone counts no more.
+        assert store.referenced_blobs() == {WEIGHTS, INPUTS, TARGETS, RHS}
+        assert store.drop_results(0) == []
 
     def test_blobs_are_referenced_as_long_as_a_job_needs_them(self, store: JobStore) -> None:
         assert store.referenced_blobs() == set()

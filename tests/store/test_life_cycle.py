@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,18 +14,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ihvp.errors import IhvpError
 from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
-from ihvp.jobs.redis_store import RedisJobStore
+from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import JobFilter, JobStore
+from ihvp.jobs.store import JobFilter, JobStore, Once
 from ihvp.jobs.submission import Priority
 from ihvp.methods import InversionMethod
 from ihvp.settings import Settings
+from tests.store.awaited import Awaited
 from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
 
 IDS = [f"job_{number}" for number in range(3)]
 OWNERS = ["a", "b"]
 TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
 LONG_S = 3600.0
+ONCE = [Once(key, fingerprint, LONG_S) for key, fingerprint in (("k", "one"), ("k", "other"), ("l", "one"))]
 
 job_ids = st.sampled_from(IDS)
 
@@ -45,15 +47,22 @@ def _timeless(value: Any) -> Any:
     return [_timeless(each) for each in value] if isinstance(value, tuple | list) else value
 
 
+ADAPTERS: dict[str, Callable[[Settings], Any]] = {
+    "blocking": lambda own: RedisJobStore.from_settings(own, overdue_grace_s=LONG_S),
+    "awaiting": lambda own: Awaited(lambda: AsyncRedisJobStore.from_settings(own, overdue_grace_s=LONG_S)),
+}
+
+
 class LifeCycle(RuleBasedStateMachine):
     """Calls both stores alike and compares."""
 
     base: Settings
+    adapter: str
 
     def __init__(self) -> None:
         super().__init__()
         own = self.base.model_copy(update={"namespace": f"s-{secrets.token_hex(6)}"})
-        self.redis = RedisJobStore.from_settings(own, overdue_grace_s=LONG_S)
+        self.redis = ADAPTERS[self.adapter](own)
         self.model = MemoryJobStore(overdue_grace_s=LONG_S)
         self.ended: dict[str, JobState] = {}
 
@@ -76,6 +85,8 @@ class LifeCycle(RuleBasedStateMachine):
         method=st.sampled_from([InversionMethod.Cg, InversionMethod.Cg, InversionMethod.Direct]),
         deadline_s=st.sampled_from([None, None, None, 1e-6, 30.0, LONG_S]),
         tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
+        once=st.sampled_from([None, None, None, *ONCE]),
+        most_queued=st.sampled_from([None, None, None, 1, 2]),
     )
     def create(
         self,
@@ -84,10 +95,13 @@ class LifeCycle(RuleBasedStateMachine):
         method: InversionMethod,
         deadline_s: float | None,
         tags: dict[str, str],
+        once: Once | None,
+        most_queued: int | None,
     ) -> None:
         free = sorted({*IDS} - {job.id for job in self.jobs()})
         job_id = taken or free[0]
-        self.both("create", job_id, job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags))
+        request = job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags)
+        self.both("create", job_id, request, once=once, most_queued=most_queued)
 
     @precondition(lambda self: self.model.queue_length())
     @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]))
@@ -157,6 +171,15 @@ class LifeCycle(RuleBasedStateMachine):
     def drop_results(self) -> None:
         self.both("drop_results", 0.0)
 
+    @precondition(lambda self: any(job.finished for job in self.jobs()))
+    @rule()
+    def drop_jobs(self) -> None:
+        # Jobs that one call has ended ended at once in Redis, and one after another in the model.
+        dropped = sorted(outcome(self.redis, "drop_jobs", 0.0))
+        assert dropped == sorted(outcome(self.model, "drop_jobs", 0.0))
+        for job_id in dropped:
+            self.ended.pop(job_id, None)
+
     @invariant()
     def both_tell_the_same(self) -> None:
         self.both("queue_length")
@@ -192,14 +215,14 @@ class LifeCycle(RuleBasedStateMachine):
                 self.ended[job.id] = job.state
 
 
-@pytest.mark.parametrize("steps", [50])
-def test_redis_behaves_as_the_model(valkey: Settings, steps: int) -> None:
-    LifeCycle.base = valkey
+@pytest.mark.parametrize(("adapter", "walks"), [("blocking", 60), ("awaiting", 20)])
+def test_redis_behaves_as_the_model(valkey: Settings, adapter: str, walks: int) -> None:
+    LifeCycle.base, LifeCycle.adapter = valkey, adapter
     run_state_machine_as_test(
         LifeCycle,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=steps,
+            max_examples=walks,
+            stateful_step_count=50,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

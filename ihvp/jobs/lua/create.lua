@@ -1,15 +1,25 @@
 -- Puts a new job into the queue. The same call again answers with the job that it made.
 -- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
---   priority, digest of what makes jobs alike, right-hand sides, numbers in them
--- Answers: record | {'exists'}
+--   priority, digest of what makes jobs alike, right-hand sides, numbers in them,
+--   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0
+-- Answers: record | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended in the last minute}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local there = redis.call('HGET', job_key(id), 'request')
 if there then
   if there == request then return record(id) end
   return {'exists'}
 end
-claim_schema()
+local made = made_once(ARGV[14], ARGV[15])
+if made then return made end
 local now = clock()
+local most = tonumber(ARGV[17])
+if most > 0 then
+  local waiting = redis.call('ZCARD', key('queue'))
+  if waiting >= most then
+    return {'queue_full', waiting, redis.call('ZCOUNT', key('results'), int(now - 60000000), '+inf')}
+  end
+end
+claim_schema()
 local last = redis.call('ZRANGE', key('jobs'), -1, -1, 'WITHSCORES')[2]
 -- No two jobs share their created time, so that it alone orders them and serves as the cursor of a listing.
 local created = math.max(now, last and tonumber(last) + 1 or 0)
@@ -24,6 +34,10 @@ if ARGV[7] ~= '' then
   job.deadline = created + tonumber(ARGV[7])
   redis.call('HSET', job_key(id), 'deadline', int(job.deadline))
   redis.call('ZADD', key('deadlines'), int(job.deadline), id)
+end
+if ARGV[14] ~= '' then
+  redis.call('HSET', key('once:' .. ARGV[14]), 'job', id, 'fingerprint', ARGV[15])
+  redis.call('PEXPIRE', key('once:' .. ARGV[14]), ARGV[16])
 end
 enqueue(job)
 refer(ARGV[6], 1)

@@ -23,9 +23,11 @@
 --   P:jobs            zset     all jobs by created time, which no two share
 --   P:jobs:<state>    zset     the same, of one state
 --   P:results         zset     finished jobs that still have a result, by the time they ended
+--   P:ended           zset     finished jobs, by the time they ended
 --   P:blobs           hash     digest -> how many jobs refer to it
 --   P:claims          hash     owner -> '<op> <job id> ...' of its last claim
 --   P:events:<id>     stream   the job's events: type, data
+--   P:once:<digest>   hash     job, fingerprint: what a key was used for; expires
 --   P:workers         zset     workers by the time they last reported themselves
 --   P:leader:<role>   string   holder of a role
 --   P:events          channel  the id of each job that changed
@@ -72,8 +74,20 @@ local function refer(list, by)
   end
 end
 
+-- Adds an event and tells everybody. Past the limit the oldest point of progress goes; a change of state never does,
+-- so that whoever follows a job misses none.
+local OLDEST_LOOKED_AT = 64
 local function announce(id, limit, kind, data)
-  redis.call('XADD', key('events:' .. id), 'MAXLEN', '~', limit, '*', 'type', kind, 'data', data)
+  local stream = key('events:' .. id)
+  redis.call('XADD', stream, '*', 'type', kind, 'data', data)
+  if redis.call('XLEN', stream) > tonumber(limit) then
+    for _, event in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', OLDEST_LOOKED_AT)) do
+      if event[2][2] == 'progress' then
+        redis.call('XDEL', stream, event[1])
+        break
+      end
+    end
+  end
   redis.call('PUBLISH', key('events'), id)
 end
 
@@ -116,6 +130,7 @@ local function move(job, state, now, limit, changes)
     enqueue(job)
   elseif finished(state) then
     redis.call('HSET', job_key(id), 'finished', int(now))
+    redis.call('ZADD', key('ended'), int(now), id)
     redis.call('ZREM', key('deadlines'), id)
     refer(job.needs, -1)
     if job.checkpoint then
@@ -125,6 +140,17 @@ local function move(job, state, now, limit, changes)
   end
   local data = string.format('{"state":"%s","attempt":%.0f,"revision":%.0f}', state, job.attempt, job.revision)
   announce(id, limit, 'state', data)
+end
+
+-- Forgets a finished job.
+local function remove(job)
+  -- Counted only as long as the result is there; see drop_results.
+  if redis.call('ZREM', key('results'), job.id) == 1 then refer(job.yields, -1) end
+  redis.call('ZREM', key('ended'), job.id)
+  redis.call('ZREM', key('jobs'), job.id)
+  redis.call('ZREM', key('jobs:' .. job.state), job.id)
+  redis.call('DEL', job_key(job.id), key('events:' .. job.id))
+  redis.call('PUBLISH', key('events'), job.id)
 end
 
 -- Whether a worker's attempt is still the job's current one.
@@ -152,6 +178,16 @@ local function reclaim(job, now, limit, max_attempts, err)
     move(job, 'queued', now, limit)
   end
   return {job.id, job.state}
+end
+
+-- The answer with the job that was made under a key, or nil where none was.
+local function made_once(digest, fingerprint)
+  if digest == '' then return nil end
+  local used = redis.call('HMGET', key('once:' .. digest), 'job', 'fingerprint')
+  if not used[1] then return nil end
+  if used[2] ~= fingerprint then return {'other_request', used[1]} end
+  if redis.call('EXISTS', job_key(used[1])) == 0 then return {'not_found', used[1]} end
+  return record(used[1])
 end
 
 local function claim_schema()

@@ -1,0 +1,76 @@
+"""What the in-memory job store knows of processes: workers that reported themselves, and who leads."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+from ihvp.jobs import rules
+from ihvp.jobs.store import WorkerInfo
+
+__all__ = ["MemoryPresence", "atomic", "utc_now"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def atomic(method: F) -> F:
+    """Has one thread at a time in the methods of a store."""
+
+    @functools.wraps(method)
+    def locked(self: MemoryPresence, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(F, locked)
+
+
+def utc_now() -> datetime:
+    """This machine's time."""
+    return datetime.now(UTC)
+
+
+class MemoryPresence:
+    """Workers and leaders of a store within one process.
+
+    Args:
+        clock: The store's time, with a time zone.
+    """
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._workers: dict[str, datetime] = {}
+        self._leaders: dict[str, tuple[str, datetime]] = {}
+
+    @atomic
+    def worker_alive(self, worker_id: str) -> None:
+        """See ``JobStore.worker_alive``."""
+        now = self._clock()
+        self._workers[worker_id] = now
+        oldest = now - timedelta(seconds=rules.FORGET_WORKER_S)
+        self._workers = {worker: seen for worker, seen in self._workers.items() if seen >= oldest}
+
+    @atomic
+    def worker_gone(self, worker_id: str) -> None:
+        """See ``JobStore.worker_gone``."""
+        self._workers.pop(worker_id, None)
+
+    @atomic
+    def workers(self) -> Sequence[WorkerInfo]:
+        """See ``JobStore.workers``."""
+        now = self._clock()
+        recent_first = sorted(self._workers.items(), key=lambda entry: entry[1], reverse=True)
+        return [WorkerInfo(worker, (now - seen).total_seconds()) for worker, seen in recent_first]
+
+    @atomic
+    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
+        """See ``JobStore.acquire_leadership``."""
+        now = self._clock()
+        leader, until = self._leaders.get(name, (holder, now))
+        if leader != holder and until > now:
+            return False
+        self._leaders[name] = (holder, now + timedelta(seconds=ttl_s))
+        return True
