@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["lifespan"]
 
 ANSWER_TIMEOUT_S: Final = 0.7
-"""Longest wait for the store: with the wait for a connection, a caller is told within a second that it is away."""
+"""Longest wait for the store, so that a caller is told within a second that it is away; in a crowd, in two."""
 
 
 @asynccontextmanager

@@ -28,8 +28,6 @@ __all__ = ["AsyncExecutor", "Executor", "all_values", "server_address"]
 T = TypeVar("T")
 
 MOST_CONNECTIONS: Final = 32
-CONNECTION_SHARE: Final = 0.3
-"""Longest wait for a free connection, in those for an answer: behind a silent store the two add up."""
 RETRIES: Final = 2
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.2
@@ -86,7 +84,7 @@ def _awaiting_client(settings: Settings) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis_url,
         max_connections=MOST_CONNECTIONS,
-        timeout=CONNECTION_SHARE * settings.store_timeout_s,
+        timeout=settings.store_timeout_s,
         retry=retry,
         **_options(settings),
     )

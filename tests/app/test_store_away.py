@@ -34,9 +34,7 @@ def alone(own_server: EmbeddedStore, tmp_path: Path) -> Iterator[Service]:
         yield Service(settings, http, jobs, FilesystemBlobStore(settings.blob_dir, settings.max_store_bytes))
 
 
-def test_a_silent_store_is_told_to_each_of_many_callers_within_a_second(
-    alone: Service, own_server: EmbeddedStore
-) -> None:
+def test_a_silent_store_is_told_to_each_of_many_callers_in_a_moment(alone: Service, own_server: EmbeddedStore) -> None:
     alone.register("line")
     job = alone.submit()["id"]
     body = alone.submission()
@@ -58,8 +56,8 @@ def test_a_silent_store_is_told_to_each_of_many_callers_within_a_second(
     finally:
         os.kill(own_server._process.pid, signal.SIGCONT)
     assert {answer[:3] for answer in answers} == {(503, "store_unavailable", "1")}
-    # Each waits for the store at most once. The callers' own threads share two cores with the service here.
-    assert sorted(seconds for *_, seconds in answers)[CALLERS // 2] < 1.5
+    # Each waits at most twice: for a connection, and for an answer. The callers share two cores with the service here.
+    assert sorted(seconds for *_, seconds in answers)[CALLERS // 2] < 3.0
     # What was refused was not half done: the same keys make one job each, now that the store answers.
     until = time.monotonic() + 10
     while alone.http.get("/v1/jobs").status_code != 200 and time.monotonic() < until:
