@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import http.client
 import os
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Final
@@ -15,10 +12,11 @@ from uuid import uuid4
 
 from ihvp.doctor.finding import Finding
 from ihvp.settings import Settings
+from ihvp.up.exclusive import open_listener
+from ihvp.up.probe import ask
 
 __all__ = ["look_at_clock", "look_at_disk", "look_at_port"]
 
-PROBE_TIMEOUT_S: Final = 2.0
 LEAST_FREE: Final = 2**30
 SLOW_SYNC_S: Final = 0.05
 WRITTEN_AT: Final = 1_764_000_000
@@ -29,24 +27,19 @@ MOST_SKEW_S: Final = 1.0
 def look_at_port(settings: Settings) -> Finding:
     """Whether the API can bind its port, or answers there already."""
     host, port = settings.host, settings.port
-    where = f"{host}:{port}"
     if port == 0:
         return Finding.good("port", "a free one is picked")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the API does: what waits for its last packets does not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return _taken(where, error)
-    return Finding.good("port", f"{where} is free")
+    try:
+        open_listener(host, port).close()
+    except OSError as error:
+        return _taken(host, port, error)
+    return Finding.good("port", f"{host}:{port} is free")
 
 
-def _taken(where: str, error: OSError) -> Finding:
-    host, _, port = where.rpartition(":")
+def _taken(host: str, port: int, error: OSError) -> Finding:
+    where = f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
-        if _is_ihvp(host, int(port)):
+        if _is_ihvp(host, port):
             return Finding.good("port", f"an ihvp service answers at {where}")
         return Finding.fault("port", f"another program listens at {where}", "ihvp up --port 0, or IHVP_PORT=<free>")
     if error.errno == errno.EACCES:
@@ -55,12 +48,8 @@ def _taken(where: str, error: OSError) -> Finding:
 
 
 def _is_ihvp(host: str, port: int) -> bool:
-    reached = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host  # noqa: S104 - compared only
-    connection = http.client.HTTPConnection(reached, port, timeout=PROBE_TIMEOUT_S)
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", "/healthz")
-        return connection.getresponse().getheader("X-Request-ID") is not None
-    return False
+    answer = ask(host, port, "/healthz")
+    return answer is not None and answer.getheader("X-Request-ID") is not None
 
 
 def look_at_disk(settings: Settings) -> Finding:

@@ -15,12 +15,11 @@ from ihvp.errors import SetupError
 from ihvp.jobs.calls import SCHEMA_VERSION
 from ihvp.keyvalue.connection import server_address
 from ihvp.settings import Settings
-from ihvp.up.embedded_store import OLDEST, find_server, server_version
+from ihvp.up.embedded_store import DURABLE, OLDEST, find_server, server_version
 
 __all__ = ["look_at_store"]
 
 TIMEOUT_S: Final = 3.0
-DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
 def look_at_store(settings: Settings) -> tuple[Finding, float | None]:

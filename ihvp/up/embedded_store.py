@@ -19,6 +19,9 @@ from ihvp.errors import SetupError
 __all__ = ["EmbeddedStore", "find_server", "free_port"]
 
 OLDEST: Final = (7, 0)
+# A 202 means the job is on disk: each write is synced before it is answered. Evicting a key would lose a job; a full
+# store refuses writes instead.
+DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 HOST: Final = "127.0.0.1"
 ANSWER_TIMEOUT_S: Final = 1.0
 POLL_S: Final = 0.02
@@ -187,12 +190,8 @@ class EmbeddedStore:
             f"dir {_quoted(str(self.folder))}",
             "daemonize no",
             "supervised no",
-            # A 202 means the job is on disk: each write is synced before it is answered.
-            "appendonly yes",
-            "appendfsync always",
+            *(f"{name} {value}" for name, value in DURABLE.items()),
             'save ""',
-            # Evicting a key would lose a job; a full store refuses writes instead.
-            "maxmemory-policy noeviction",
             "tcp-keepalive 60",
         ]
         return "\n".join(lines) + "\n"

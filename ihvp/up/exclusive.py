@@ -13,7 +13,7 @@ from typing import Final
 
 from ihvp.errors import SetupError
 
-__all__ = ["listening_socket", "locked_data_dir"]
+__all__ = ["listening_socket", "locked_data_dir", "open_listener"]
 
 BACKLOG: Final = 2048
 
@@ -53,20 +53,15 @@ def locked_data_dir(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens and that children can inherit; port 0 picks a free one.
+def open_listener(host: str, port: int) -> socket.socket:
+    """A socket that listens where the API is to.
 
     Raises:
-        SetupError: The port is in use or the address is not ours.
+        OSError: The port is in use or not to be had; ``socket.gaierror`` where the host cannot be looked up.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise SetupError(
-            f"This host cannot be looked up: {error.strerror}.", given=host, hint="Try --host 127.0.0.1."
-        ) from None
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     listener = socket.socket(family, kind, protocol)
     try:
         # Without it, a port stays taken for a minute after its last connection.
@@ -76,8 +71,25 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         listener.close()
+        raise
+    return listener
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens and that children can inherit; port 0 picks a free one.
+
+    Raises:
+        SetupError: The port is in use or the address is not ours.
+    """
+    try:
+        listener = open_listener(host, port)
+    except socket.gaierror as error:
+        raise SetupError(
+            f"This host cannot be looked up: {error.strerror}.", given=host, hint="Try --host 127.0.0.1."
+        ) from None
+    except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         raise SetupError(
             f"Port {port} of {host} is in use." if in_use else f"{host}:{port} cannot be bound: {error.strerror}.",

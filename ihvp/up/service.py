@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,13 +14,13 @@ import ihvp
 from ihvp.errors import SetupError
 from ihvp.up.exclusive import listening_socket, locked_data_dir
 from ihvp.up.parts import UpOptions, service_parts
+from ihvp.up.probe import ask
 from ihvp.up.supervisor import Supervisor
 
 __all__ = ["run_service"]
 
 NEEDED_FILES: Final = ("app/main.py", "workers/celery_app.py")
 NEEDED_PACKAGES: Final = ("uvicorn", "fastapi", "celery", "torch")
-PROBE_TIMEOUT_S: Final = 2.0
 
 Line = Callable[[str], None]
 
@@ -75,14 +75,8 @@ def _checkout() -> Path:
 
 
 def _answers_ready(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(_probe_host(host), port, timeout=PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    answer = ask(host, port, "/readyz")
+    return answer is not None and answer.status == HTTPStatus.OK
 
 
 def _is_loopback(host: str) -> bool:
@@ -90,10 +84,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _probe_host(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 
 def _bracketed(host: str) -> str:
