@@ -23,7 +23,6 @@ from ihvp.errors import IhvpError
 __all__ = ["PROBLEM_JSON", "STATUS", "install_error_handlers", "problem_response", "refusal", "status_of", "title_of"]
 
 PROBLEM_JSON: Final = "application/problem+json"
-RETRY_AFTER_S: Final = 1
 ERRORS_SHOWN: Final = 20
 
 # The most specific class decides; a subclass that is not listed has its parent's status.
@@ -84,9 +83,7 @@ def problem_response(
         "request_id": current_request_id(),
     }
     sent = dict(headers or {})
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        sent.setdefault("Retry-After", str(RETRY_AFTER_S))
-    if isinstance(error, e.TooManyRequests):
+    if error.retry_after_s is not None:
         sent.setdefault("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
     content = {name: _plain(value) for name, value in body.items() if value is not None}
     # A caller may send lone surrogates; they go back as the JSON escapes they came as.

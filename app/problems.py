@@ -34,7 +34,7 @@ def problems(*errors: type[IhvpError]) -> Responses:
         }
         if error is e.RangeNotSatisfiable:
             entry["headers"]["Content-Range"] = _header("The size of the whole.", "bytes */104712")
-        if status in (429, 503):
+        if error.retry_after_s is not None:
             entry["headers"]["Retry-After"] = _header("Seconds after which to try again.", "1")
     return found
 

@@ -20,6 +20,8 @@ class IhvpError(Exception):
     """
 
     code: ClassVar[str] = "internal_error"
+    retry_after_s: float | None = None
+    """Seconds after which the same request may succeed; None where repeating it is of no use."""
 
     def __init__(
         self, message: str, *, given: Any | None = None, allowed: Any | None = None, hint: str | None = None

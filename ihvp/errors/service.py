@@ -131,6 +131,7 @@ class Unavailable(IhvpError):
     """The service cannot do this now; later it can."""
 
     code = "unavailable"
+    retry_after_s: float | None = 1.0
 
 
 class StoreUnavailable(Unavailable):
@@ -143,6 +144,7 @@ class OutOfSpace(Unavailable):
     """The blob store has reached its bound on disk."""
 
     code = "out_of_space"
+    retry_after_s = None
 
 
 class TooManyRequests(IhvpError):
@@ -157,6 +159,7 @@ class TooManyRequests(IhvpError):
     """
 
     code = "too_many_requests"
+    retry_after_s: float = 1.0
 
     def __init__(
         self,
