@@ -19,6 +19,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from solvers.nested import tensors_in
+
 __all__ = ["Kind", "Recording", "Unrecordable", "bytes_of", "record"]
 
 aten: Final = torch.ops.aten
@@ -52,22 +54,12 @@ class Kind:
     @property
     def is_dense(self) -> bool:
         """Whether it fills its memory, each place once: elementwise results of such values lie as they do."""
-        expected = 1
-        for stride, size in sorted((st, si) for st, si in zip(self.stride, self.shape, strict=True) if si != 1):
-            if stride != expected:
-                return False
-            expected *= size
-        return True
+        return _fills(sorted(zip(self.stride, self.shape, strict=True)))
 
     @property
     def is_contiguous(self) -> bool:
         """Whether it lies as what a matrix product returns."""
-        expected = 1
-        for stride, size in reversed(list(zip(self.stride, self.shape, strict=True))):
-            if size != 1 and stride != expected:
-                return False
-            expected *= size
-        return True
+        return _fills(reversed(list(zip(self.stride, self.shape, strict=True))))
 
     def empty_like(self, tensor: Tensor) -> Tensor:
         """Memory for a value of this kind, on the device of the tensor."""
@@ -174,8 +166,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func._schema.name in FILLED:
             return func(*args, **kwargs)
-        if not self._any((args, kwargs), lambda t: id(t) in self._nodes):
-            if self._written and self._any((args, kwargs), lambda t: _address(t) in self._written):
+        if not any(id(t) in self._nodes for t in tensors_in((args, kwargs))):
+            if self._written and any(_address(t) in self._written for t in tensors_in((args, kwargs))):
                 raise Unrecordable(f"{func} reads what depends on a vector by another name")
             return func(*args, **kwargs)
         self._own_what_is_written(func, args, kwargs)
@@ -201,19 +193,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._graph.lint()
         self._recording.trace.recompile()
         return replace(self._recording, outputs=tuple(outputs))
-
-    @staticmethod
-    def _any(values: Any, holds: Callable[[Tensor], bool]) -> bool:
-        """Whether it holds of one of the tensors among arguments."""
-        found = False
-
-        def look(value: Any) -> Any:
-            nonlocal found
-            found = found or (isinstance(value, Tensor) and holds(value))
-            return value
-
-        map_aggregate(values, look)
-        return found
 
     def _argument(self, value: Any) -> Any:
         """What stands for an argument in the trace."""
@@ -251,6 +230,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             source = self._recording.constant(f"_written_{len(self._held)}", written.clone())
             self._written.add(_address(written))
             self._note(written, self._graph.call_function(aten.clone.default, (source,)))
+
+
+def _fills(places: Iterable[tuple[int, int]]) -> bool:
+    """Whether strides and sizes, the innermost first, leave no gap and no overlap."""
+    expected = 1
+    for stride, size in places:
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _size(tensor: Tensor) -> int:
