@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
 from app.etags import matches
@@ -36,20 +36,13 @@ async def wait_for_change(bodies: JobBodies, hub: EventHub, job_id: str, *, know
     Raises:
         JobNotFound: No job has this id, or no more.
     """
-    until = time.monotonic() + wait_s
-    with hub.watch(job_id) as watch:
-        first = latest = await bodies.look(job_id)
-        while not latest.finished:
-            if known is None:
-                differs = latest.standing.revision != first.standing.revision
-            else:
-                differs = not matches(known, latest.etag)
-            left = until - time.monotonic()
-            if differs or left <= 0:
-                break
-            await watch.wait(left)
-            latest = await bodies.look(job_id)
-    return latest
+
+    def differs(first: Sight, latest: Sight) -> bool:
+        if known is None:
+            return latest.standing.revision != first.standing.revision
+        return not matches(known, latest.etag)
+
+    return await _wait(bodies, hub, job_id, wait_s, differs)
 
 
 async def wait_for_end(bodies: JobBodies, hub: EventHub, job_id: str, *, wait_s: float) -> Sight:
@@ -58,10 +51,17 @@ async def wait_for_end(bodies: JobBodies, hub: EventHub, job_id: str, *, wait_s:
     Raises:
         JobNotFound: It was deleted meanwhile.
     """
+    return await _wait(bodies, hub, job_id, wait_s, lambda _, latest: latest.finished)
+
+
+async def _wait(
+    bodies: JobBodies, hub: EventHub, job_id: str, wait_s: float, enough: Callable[[Sight, Sight], bool]
+) -> Sight:
+    """The job once it is enough, by how it stood at first and stands now; at the latest when it has ended."""
     until = time.monotonic() + wait_s
     with hub.watch(job_id) as watch:
-        latest = await bodies.look(job_id)
-        while not latest.finished and (left := until - time.monotonic()) > 0:
+        first = latest = await bodies.look(job_id)
+        while not latest.finished and not enough(first, latest) and (left := until - time.monotonic()) > 0:
             await watch.wait(left)
             latest = await bodies.look(job_id)
     return latest
