@@ -13,9 +13,9 @@ from ihvp.jobs.store import Once
 if TYPE_CHECKING:
     from ihvp.jobs.submission import JobSubmission
 
-__all__ = ["KEY_PATTERN", "once_of"]
+__all__ = ["once_of"]
 
-KEY_PATTERN: Final = r"^[\x21-\x7e]{1,255}$"
+_KEY: Final = re.compile(r"^[\x21-\x7e]{1,255}$")
 
 
 def once_of(key: str | None, submission: JobSubmission, kept_s: float) -> Once | None:
@@ -34,7 +34,7 @@ def once_of(key: str | None, submission: JobSubmission, kept_s: float) -> Once |
     """
     if key is None:
         return None
-    if not re.match(KEY_PATTERN, key):
+    if not _KEY.match(key):
         raise InvalidHeader(
             "This is no Idempotency-Key.",
             given=repr(key)[:120],

@@ -312,7 +312,7 @@ def _first(
 
 
 def _job(contestant: Contestant, cell: Cell, rtol: float, limit: float) -> dict[str, Any]:
-    job = solve_job(
+    return solve_job(
         cell.folder,
         cell.dtype,
         cell.count,
@@ -321,8 +321,8 @@ def _job(contestant: Contestant, cell: Cell, rtol: float, limit: float) -> dict[
         limit=limit,
         out=contestant.adapter,
         warm=True,
+        threads=cell.threads,
     )
-    return {**job, "threads": cell.threads}
 
 
 def _line(contestant: Contestant, entry: Entry) -> str:

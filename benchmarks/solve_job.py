@@ -25,7 +25,7 @@ def solve_job(
         settings: What the adapter is given.
         limit: Seconds after which the solve is stopped.
         out: Folder under ``.bench/runs`` for report and solutions.
-        more: ``warm`` for a second solve, ``points`` for a part of the data or copies of it.
+        more: ``warm`` for a second solve, ``points`` for a part of the data or copies of it, ``threads`` for fewer.
     """
     return {
         "problem": str(folder),

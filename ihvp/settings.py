@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ihvp.errors import SetupError
 
-__all__ = ["Settings", "child_environment", "get_settings", "let_waiting_threads_sleep"]
+__all__ = ["SPINS", "Settings", "child_environment", "get_settings", "let_waiting_threads_sleep"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

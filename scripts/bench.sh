@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 bash scripts/bench-venvs.sh "${1:-python3}"
 # The same for every contestant: all cores, and threads that soon sleep while they wait, as the service's do.
 cores="$(nproc)"
-export OMP_NUM_THREADS="$cores" MKL_NUM_THREADS="$cores" GOMP_SPINCOUNT=10000 PYTHONPATH=.
+spins="$(.venv/bin/python -c 'from ihvp.settings import SPINS; print(SPINS)')"
+export OMP_NUM_THREADS="$cores" MKL_NUM_THREADS="$cores" GOMP_SPINCOUNT="$spins" PYTHONPATH=.
 exec .venv/bin/python -m benchmarks ${ROW:+--row "$ROW"} ${QUICK:+--quick} ${ONLY:+--only "$ONLY"} \
     ${DTYPE:+--dtype "$DTYPE"} ${COUNT:+--count "$COUNT"} ${LIMIT:+--limit "$LIMIT"} ${OUT:+--out "$OUT"}

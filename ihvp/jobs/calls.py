@@ -61,6 +61,7 @@ class JobCalls:
             fingerprint,
             kept_ms,
             most_queued or 0,
+            _microseconds(rules.RATE_WINDOW_S),
         )
         return Call("create", args, _outcome(_record, job_id, most=most_queued or 0))
 

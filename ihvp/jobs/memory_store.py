@@ -70,10 +70,11 @@ class MemoryJobStore(MemoryPresence):
         made = None if once is None else self.made_once(once)
         if made is not None:
             return made
-        if most_queued and len(self._queue()) >= most_queued:
+        waiting = len(self._queue())
+        if most_queued and waiting >= most_queued:
             since = self._clock() - timedelta(seconds=rules.RATE_WINDOW_S)
             solved = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at >= since]
-            raise rules.queue_full(len(self._queue()), most_queued, len(solved))
+            raise rules.queue_full(waiting, most_queued, len(solved))
         # No two jobs share their created time, so that it alone orders them.
         taken = {kept.job.created_at for kept in self._jobs.values()}
         now = self._clock()

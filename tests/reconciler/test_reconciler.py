@@ -170,12 +170,18 @@ class TestJobs:
 
 
 class TestRetention:
-    def test_an_old_result_and_its_blob_go_and_the_job_stays(
-        self, store: RedisJobStore, blobs: FilesystemBlobStore, reconciler: Reconciler
-    ) -> None:
+    @staticmethod
+    def _old_result(store: RedisJobStore, blobs: FilesystemBlobStore) -> tuple[str, JobRecord]:
+        """A blob, and the job that ended with it longer ago than short."""
         digest = put(blobs, b"x", age_s=3600)
         job = succeed(store, digest)
         time.sleep(2 * SHORT_S)
+        return digest, job
+
+    def test_an_old_result_and_its_blob_go_and_the_job_stays(
+        self, store: RedisJobStore, blobs: FilesystemBlobStore, reconciler: Reconciler
+    ) -> None:
+        digest, job = self._old_result(store, blobs)
         reconciler.round()
         kept = store.get(job.id)
         assert (kept.state, kept.result_removed) == (JobState.Succeeded, True)
@@ -185,9 +191,7 @@ class TestRetention:
     def test_an_old_job_goes_with_its_result(
         self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore
     ) -> None:
-        digest = put(blobs, b"x", age_s=3600)
-        job = succeed(store, digest)
-        time.sleep(2 * SHORT_S)
+        digest, job = self._old_result(store, blobs)
         Reconciler.from_settings(settings.model_copy(update={"job_retention_s": SHORT_S})).round()
         with pytest.raises(JobNotFound):
             store.get(job.id)

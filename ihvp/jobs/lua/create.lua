@@ -1,8 +1,9 @@
 -- Puts a new job into the queue. The same call again answers with the job that it made.
 -- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
 --   priority, digest of what makes jobs alike, right-hand sides, numbers in them,
---   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0
--- Answers: record | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended in the last minute}
+--   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0,
+--   µs back in which ended jobs count
+-- Answers: record | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local there = redis.call('HGET', job_key(id), 'request')
 if there then
@@ -16,7 +17,7 @@ local most = tonumber(ARGV[17])
 if most > 0 then
   local waiting = redis.call('ZCARD', key('queue'))
   if waiting >= most then
-    return {'queue_full', waiting, redis.call('ZCOUNT', key('results'), int(now - 60000000), '+inf')}
+    return {'queue_full', waiting, redis.call('ZCOUNT', key('results'), int(now - tonumber(ARGV[18])), '+inf')}
   end
 end
 claim_schema()
