@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -101,6 +102,7 @@ class WorkerChild:
         blobs = FilesystemBlobStore.from_settings(self._settings)
         factors = RedisFactorIndex.from_settings(self._settings)
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
+        threading.Thread(target=_import_forward_mode, name="forward-mode", daemon=True).start()
         return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates)
 
     def _try_reclaim(self) -> bool:
@@ -136,3 +138,11 @@ class WorkerChild:
                 _log.exception("liveness_failed")
             if self._closed.wait(pause):
                 return
+
+
+def _import_forward_mode() -> None:
+    """Imports what torch imports at its first use of forward mode: a second that no influence scores should wait for."""
+    try:
+        importlib.import_module("torch._dynamo")
+    except Exception:  # torch tries again where it is needed, and says why it cannot be had
+        _log.exception("forward_mode_not_imported")
