@@ -141,7 +141,7 @@ class WorkerChild:
 
 
 def _import_forward_mode() -> None:
-    """Imports what torch imports at its first use of forward mode: a second that no influence scores should wait for."""
+    """Imports what torch imports at its first use of forward mode: a second that no score should wait for."""
     try:
         importlib.import_module("torch._dynamo")
     except Exception:  # torch tries again where it is needed, and says why it cannot be had
