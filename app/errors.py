@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.request_id import current_request_id
+from app.request_id import PROBLEM, current_request_id
 from ihvp import errors as e
 from ihvp.errors import IhvpError
 
@@ -73,6 +73,7 @@ def problem_response(
 ) -> Response:
     """An error as an RFC 9457 response."""
     status = status_of(type(error))
+    PROBLEM.set(error.code)
     body: dict[str, Any] = {
         "type": f"urn:ihvp:problem:{error.code}",
         "title": title_of(type(error)),

@@ -24,14 +24,13 @@ async def check_readiness(services: Services) -> Readiness:
 
 
 async def scrape(services: Services) -> bytes:
-    """The metrics, with queue and workers as they stand now."""
+    """The metrics, with the store as it stands now: two round trips at once, however much is kept."""
     try:
-        queue_length = await services.jobs.queue_length()
-        workers = await live_workers(services)
-        errors = await services.costs.errors()
+        measured, errors = await asyncio.gather(services.jobs.measure(), services.costs.errors())
     except IhvpError:
-        return services.metrics.render(queue_length=None, workers=None, prediction_errors={})
-    return services.metrics.render(queue_length=queue_length, workers=workers, prediction_errors=errors)
+        return services.metrics.render(None, live_workers=0, prediction_errors={})
+    alive = sum(worker.age_s <= services.settings.worker_alive_s for worker in measured.workers)
+    return services.metrics.render(measured, live_workers=alive, prediction_errors=errors)
 
 
 async def _store(services: Services) -> tuple[str, int]:

@@ -1,16 +1,23 @@
-"""What Prometheus scrapes: requests as they are answered, queue and workers as they stand."""
+"""What Prometheus scrapes: requests as this process answers them, and what the store has counted for all processes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import HistogramMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
-from ihvp.costs.observation import ERROR_BOUNDS
+from app.store_metrics import StoreMetrics
+from ihvp import __version__
+from ihvp.jobs.counts import Measurements
 from ihvp.methods import InversionMethod
 
 __all__ = ["Metrics"]
@@ -22,10 +29,12 @@ class Metrics:
     """The metrics of one application; each has its own registry, so that two in a process do not mix."""
 
     def __init__(self) -> None:
+        # When a counter was made is one more series for each, which nothing here asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "ihvp_http_requests",
-            "Requests answered, by method, route and status.",
+            "Requests answered, by method, route and status; status 0 is a caller who left before the answer.",
             ["method", "route", "status"],
             registry=self.registry,
         )
@@ -36,19 +45,31 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0),
             registry=self.registry,
         )
+        self._problems = Counter(
+            "ihvp_http_problems",
+            "Requests answered with an error, by its stable code and status.",
+            ["code", "status"],
+            registry=self.registry,
+        )
         # Looking labels up costs more than counting.
         self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._submitted = Counter(
-            "ihvp_jobs_submitted", "Jobs accepted, by inversion method.", ["method"], registry=self.registry
-        )
-        self._store_up = Gauge("ihvp_store_up", "1 while the job store answers.", registry=self.registry)
-        self._queue = Gauge("ihvp_queue_length", "Jobs that wait for a worker.", registry=self.registry)
-        self._workers = Gauge("ihvp_workers", "Live workers.", registry=self.registry)
-        self._prediction_errors = _PredictionErrors()
-        self.registry.register(self._prediction_errors)
+        Gauge("ihvp_build_info", "1, by the version that answers.", ["version"], registry=self.registry).labels(
+            __version__
+        ).set(1)
+        ProcessCollector(registry=self.registry)
+        self._store = StoreMetrics()
+        self.registry.register(self._store)
 
-    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Notes an answered request; status 0 is a caller who left before the answer."""
+    def count_request(self, method: str, route: str, status: int, seconds: float, problem: str | None = None) -> None:
+        """Notes an answered request.
+
+        Args:
+            method: Of HTTP.
+            route: Its template, not the path.
+            status: 0 for a caller who left before the answer.
+            seconds: Until the answer was complete.
+            problem: The code of the error that it was answered with, if it was.
+        """
         # Callers choose the method, and each new label is kept for good.
         method = method if method in KNOWN_METHODS else "other"
         key = (method, route, status)
@@ -58,45 +79,22 @@ class Metrics:
             self._by_request[key] = found
         found[0].inc()
         found[1].observe(seconds)
-
-    def count_submission(self, method: str) -> None:
-        """Notes an accepted job."""
-        self._submitted.labels(method).inc()
+        if problem is not None:
+            self._problems.labels(problem, str(status)).inc()
 
     def render(
         self,
+        measured: Measurements | None,
         *,
-        queue_length: int | None,
-        workers: int | None,
+        live_workers: int,
         prediction_errors: Mapping[InversionMethod, Sequence[int]],
     ) -> bytes:
-        """The exposition text; None, or no method, where the store did not answer."""
-        self._prediction_errors.counts = prediction_errors
-        self._store_up.set(0 if queue_length is None else 1)
-        # NaN is Prometheus' way to say unknown; a zero would look like an empty queue.
-        self._queue.set(float("nan") if queue_length is None else queue_length)
-        self._workers.set(float("nan") if workers is None else workers)
+        """The exposition text.
+
+        Args:
+            measured: The store; None where it did not answer.
+            live_workers: Of the workers in it, those that were heard of lately.
+            prediction_errors: How far predictions were off, by bucket.
+        """
+        self._store.show(measured, live_workers, prediction_errors)
         return generate_latest(self.registry)
-
-
-class _PredictionErrors(Collector):
-    """Workers have no port of their own, so the store counts for all of them, and this shows its counts."""
-
-    def __init__(self) -> None:
-        self.counts: Mapping[InversionMethod, Sequence[int]] = {}
-
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        """The family; without a sum, which Prometheus forbids where values may be negative."""
-        family = HistogramMetricFamily(
-            "ihvp_prediction_log_error",
-            "ln(actual / predicted seconds) of solves, each of one job or of several together, by inversion method.",
-            labels=["method"],
-        )
-        for method, counts in self.counts.items():
-            below = [sum(counts[: number + 1]) for number in range(len(ERROR_BOUNDS))]
-            buckets = [
-                ("+Inf" if math.isinf(bound) else str(bound), count)
-                for bound, count in zip(ERROR_BOUNDS, below, strict=True)
-            ]
-            family.add_metric([method.value], buckets, sum_value=None)
-        yield family

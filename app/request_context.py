@@ -11,7 +11,7 @@ import structlog
 from starlette.datastructures import Headers
 
 from app.errors import problem_response
-from app.request_id import REQUEST_ID
+from app.request_id import PROBLEM, REQUEST_ID
 from ihvp.errors import IhvpError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(8)
-        reset = REQUEST_ID.set(request_id)
+        reset, reset_problem = REQUEST_ID.set(request_id), PROBLEM.set(None)
         started = time.perf_counter()
         status = 0
 
@@ -65,9 +65,12 @@ class RequestContext:
                 await _internal_error()(scope, receive, send_with_id)
         finally:
             took = time.perf_counter() - started
-            self.metrics.count_request(scope["method"], _route(scope), status, took)
+            problem = PROBLEM.get()
+            self.metrics.count_request(scope["method"], _route(scope), status, took, problem)
+            refused = {} if problem is None else {"code": problem}
             self.log.info(
                 "request",
+                **refused,
                 request_id=request_id,
                 method=scope["method"],
                 path=scope["path"],
@@ -75,6 +78,7 @@ class RequestContext:
                 ms=round(took * 1000, 2),
             )
             REQUEST_ID.reset(reset)
+            PROBLEM.reset(reset_problem)
 
 
 def _internal_error() -> ASGIApp:

@@ -87,7 +87,6 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
     job = await services.jobs.create(job_id, request, once=once, most_queued=services.settings.max_queue)
     if job.id == job_id:
         services.waker.wake(job.id)
-        services.metrics.count_submission(request.method.value)
     return Submitted(await _view(services, job), replayed=job.id != job_id)
 
 

@@ -16,6 +16,7 @@ from workers.ending import Ending
 from workers.member import Member, end_together
 from workers.progress import ProgressWriter, Trail
 from workers.stop import StopReason
+from workers.tally import Tally
 
 __all__ = ["Block"]
 
@@ -37,6 +38,7 @@ class Block:
     Args:
         members: The jobs, their right-hand sides read.
         progress: Takes what they report to the store.
+        tally: Where products are counted, as they are done.
         clock: Monotonic seconds.
 
     Attributes:
@@ -45,10 +47,17 @@ class Block:
     """
 
     def __init__(
-        self, members: Sequence[Member], progress: ProgressWriter, *, clock: Callable[[], float] = time.monotonic
+        self,
+        members: Sequence[Member],
+        progress: ProgressWriter,
+        tally: Tally | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.members = members
         self._progress = progress
+        self._tally = tally
+        self._products = 0.0
         self.stopped = False
         self._rows: list[slice] = []
         start = 0
@@ -78,6 +87,7 @@ class Block:
         now = self._trail.add(report)
         # The very first one is always told, so that a watcher sees that the solve has begun.
         if self._shown_at is None or now - self._shown_at >= self._interval_s:
+            self.count_products(report.hvps)
             self._show(now)
         self._before = now
         waiting = False
@@ -103,6 +113,13 @@ class Block:
             stop = TerminationStatus.Cancelled
         self.stopped = self.stopped or stop is not None
         return stop
+
+    def count_products(self, done: float) -> None:
+        """Counts products, given how many this solve has done by now."""
+        if self._tally is not None and done > self._products:
+            method = self.members[0].job.request.method.value
+            self._tally.add("hvps", method, by=done - self._products)
+            self._products = done
 
     def _is_put_off(self, member: Member, report: IterationReport) -> bool:
         """Whether a shutdown waits for one more iteration.

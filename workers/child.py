@@ -19,6 +19,7 @@ from ihvp.settings import Settings, let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from workers.execution import Executor
+    from workers.tally import Tally
 
 __all__ = ["WorkerChild"]
 
@@ -52,6 +53,7 @@ class WorkerChild:
         self._shutting_down = shutting_down
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
+        self._tally: Tally | None = None
         self._predecessor_reclaimed = False
         self._closed = threading.Event()
         self._liveness = threading.Thread(target=self._stay_known, name="liveness", daemon=True)
@@ -85,6 +87,7 @@ class WorkerChild:
             # Or its last sign of life could come after the sign-off.
             self._liveness.join(timeout=1.0)
         try:
+            self._tell()
             self._store.worker_gone(self._owner)
         except IhvpError as error:
             _log.warning("sign_off_failed", error=str(error))
@@ -97,13 +100,17 @@ class WorkerChild:
 
         from workers.execution import Executor
         from workers.rates import RateRecorder
+        from workers.tally import Tally
 
         torch.set_num_threads(self._settings.threads_per_worker)
         blobs = FilesystemBlobStore.from_settings(self._settings)
         factors = RedisFactorIndex.from_settings(self._settings)
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
         threading.Thread(target=_import_forward_mode, name="forward-mode", daemon=True).start()
-        return Executor(self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates)
+        self._tally = Tally()
+        return Executor(
+            self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates, self._tally
+        )
 
     def _try_reclaim(self) -> bool:
         """Reclaims the predecessor's jobs, once; never after this child has claimed one of its own."""
@@ -127,11 +134,18 @@ class WorkerChild:
         except Exception as error:  # the broker being away costs time, not the job: the reconciler publishes
             _log.warning("wake_failed", job_id=job_id, error=str(error))
 
+    def _tell(self) -> None:
+        """Says that it lives, and what it has counted."""
+        tally = self._tally
+        self._store.worker_alive(self._owner, None if tally is None else tally.sign())
+        if tally is not None:
+            tally.told()
+
     def _stay_known(self) -> None:
         pause = self._settings.worker_alive_s / 3
         while True:
             try:
-                self._store.worker_alive(self._owner)
+                self._tell()
             except IhvpError as error:
                 _log.warning("liveness_not_written", error=str(error))
             except Exception:  # a thread that dies in silence would make a live worker look dead

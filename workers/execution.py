@@ -19,9 +19,11 @@ from workers.member import Member
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressReporter, ProgressWriter
 from workers.rates import RateRecorder
+from workers.resolvers.model import LoadedModel
 from workers.solver_call import target_residual
 from workers.solving import Resources, SolveRun
 from workers.stop import StopSignal
+from workers.tally import Tally
 
 __all__ = ["Executor"]
 
@@ -45,6 +47,7 @@ class Executor:
         shutting_down: Says whether the worker was told to end.
         factors: Factors that workers keep for each other, if they do.
         rates: Where the cost of each solve is told, if anywhere.
+        tally: Where what the worker does is counted.
     """
 
     def __init__(
@@ -56,12 +59,15 @@ class Executor:
         shutting_down: Callable[[], bool],
         factors: FactorIndex | None = None,
         rates: RateRecorder | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._owner = owner
         self._shutting_down = shutting_down
-        self._resources = Resources(settings, store, blobs, ProblemCache(settings.cache_budget), factors, rates)
+        models: ProblemCache[LoadedModel] = ProblemCache(settings.cache_budget)
+        self.tally = tally or Tally()
+        self._resources = Resources(settings, store, blobs, models, factors, rates, self.tally)
 
     def run_next(self) -> Sequence[str]:
         """Claims the best waiting job, with those that can be solved along, and executes them; or does nothing.

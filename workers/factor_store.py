@@ -15,6 +15,7 @@ from ihvp.blobs.store import BlobStore
 from ihvp.errors import IhvpError
 from ihvp.factors.index import FactorIndex
 from workers.resolvers.mapping import map_tensors
+from workers.tally import Tally
 from workers.tensor_blob import write_tensors
 
 __all__ = ["BlobFactors"]
@@ -35,11 +36,13 @@ class BlobFactors:
         blobs: Holds the tensors.
         index: Says which blob holds which factor.
         model_digest: The model, its data, loss, parameters and dtype; a factor's key names the curvature.
+        tally: Where it is counted what was found.
     """
 
-    def __init__(self, blobs: BlobStore, index: FactorIndex, model_digest: str) -> None:
+    def __init__(self, blobs: BlobStore, index: FactorIndex, model_digest: str, tally: Tally | None = None) -> None:
         self._blobs = blobs
         self._index = index
+        self._tally = tally or Tally()
         # A version may lay its factors out, or draw its random numbers, in another way.
         self._problem = [__version__, model_digest]
 
@@ -49,12 +52,15 @@ class BlobFactors:
         try:
             digest = self._index.find(name)
             if digest is None:
+                self._tally.add("factor_store_requests", "miss")
                 return None
             try:
-                return map_tensors(self._blobs, digest)
+                found = map_tensors(self._blobs, digest)
             except IhvpError:
                 self._index.forget(name)
                 raise
+            self._tally.add("factor_store_requests", "hit")
+            return found
         except (IhvpError, OSError) as error:
             _log.warning("factor_not_loaded", key=key, error=str(error))
             return None

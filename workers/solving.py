@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 import torch
@@ -30,6 +30,7 @@ from workers.rates import RateRecorder, cost_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 from workers.solver_call import SolverCall
+from workers.tally import Tally
 
 __all__ = ["Resources", "SolveRun"]
 
@@ -56,6 +57,7 @@ class Resources:
         models: Models kept warm.
         factors: Factors that workers keep for each other, if they do.
         rates: Where the cost of each solve is told, if anywhere.
+        tally: Where what the worker does is counted.
     """
 
     settings: Settings
@@ -64,6 +66,7 @@ class Resources:
     models: ProblemCache[LoadedModel]
     factors: FactorIndex | None
     rates: RateRecorder | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 class SolveRun:
@@ -84,6 +87,7 @@ class SolveRun:
         self._models = resources.models
         self._factors = resources.factors
         self._rates = resources.rates
+        self._tally = resources.tally
         self._members = members
         self._progress = progress
         self._request = members[0].job.request
@@ -115,17 +119,23 @@ class SolveRun:
         pinned = self._request.model
 
         def load() -> LoadedModel:
-            kept = None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest)
-            return load_model(
+            kept = (
+                None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest, self._tally)
+            )
+            began = time.perf_counter()
+            model = load_model(
                 self._blobs,
                 pinned.spec,
                 memory_budget=self._settings.memory_budget,
                 factor_store=kept,
                 device=self._settings.device,
             )
+            self._tally.observe("model_load_seconds", value=time.perf_counter() - began)
+            return model
 
         if self._loaded is None:
-            self._loaded, _ = self._models.get(pinned.digest, load)
+            self._loaded, warm = self._models.get(pinned.digest, load)
+            self._tally.add("model_cache_requests", "hit" if warm else "miss")
         return self._loaded
 
     def _clear(self) -> None:
@@ -174,7 +184,7 @@ class SolveRun:
         alone: list[Member] = []
         first: Tensor | None = None
         while members:
-            block = Block(members, self._progress)
+            block = Block(members, self._progress, self._tally)
             with self._phase(members, "solving"):
                 result = self._call(model, block, first)
             left: list[Member] = []
@@ -204,6 +214,9 @@ class SolveRun:
         finally:
             # What a solve keeps it keeps too where it fails.
             self._models.settle(self._request.model.digest, set_up_s)
+            self._tally.gauge("kept_bytes", self._models.nbytes)
+            self._tally.gauge("kept_models", len(self._models))
+        block.count_products(float(result.info.get("hvps", 0.0)))
         if self._rates is not None:
             # The block is one solve, told once, with the time that all of its right-hand sides took to read.
             phases = {

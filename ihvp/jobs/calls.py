@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ihvp.errors import SetupError
 from ihvp.jobs import rules
+from ihvp.jobs.counts import Measurements, SignOfLife, WorkerSeen, result_counts
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing, WorkerInfo
@@ -145,6 +146,7 @@ class JobCalls:
             ending.error.model_dump_json() if ending.error else "",
             _op(),
             self._event_limit,
+            json.dumps(result_counts(result)),
             *(progress.model_dump_json() for progress in ending.progress),
         )
 
@@ -190,9 +192,13 @@ class JobCalls:
         """``JobStore.referenced_blobs``."""
         return Call("HKEYS", (f"{self._prefix}:blobs",), set)
 
-    def worker_alive(self, worker_id: str) -> Call[None]:
+    def worker_alive(self, worker_id: str, sign: SignOfLife | None) -> Call[None]:
         """``JobStore.worker_alive``."""
-        return Call("worker_alive", (worker_id, _microseconds(rules.FORGET_WORKER_S)), _nothing)
+        told = ("", "", "")
+        if sign is not None:
+            vitals = {"mark": sign.mark, "gauges": dict(sign.gauges)}
+            told = (sign.mark, json.dumps(dict(sign.counts)), json.dumps(vitals))
+        return Call("worker_alive", (worker_id, _microseconds(rules.FORGET_WORKER_S), *told), _nothing)
 
     def worker_gone(self, worker_id: str) -> Call[None]:
         """``JobStore.worker_gone``."""
@@ -201,6 +207,10 @@ class JobCalls:
     def workers(self) -> Call[Sequence[WorkerInfo]]:
         """``JobStore.workers``."""
         return Call("workers", (), _workers)
+
+    def measure(self) -> Call[Measurements]:
+        """``JobStore.measure``."""
+        return Call("measure", tuple(state.value for state in JobState), _measurements)
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> Call[bool]:
         """``JobStore.acquire_leadership``."""
@@ -330,6 +340,24 @@ def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
 
 def _workers(answer: Any) -> Sequence[WorkerInfo]:
     return [WorkerInfo(worker, int(age) / 1e6) for worker, age in hash_fields(answer[1:]).items()]
+
+
+def _measurements(answer: Any) -> Measurements:
+    waiting, oldest, jobs, workers, roles, counts = answer
+    return Measurements(
+        queue_length=int(waiting),
+        oldest_queued_s=int(oldest) / 1e6,
+        jobs={state.value: int(number) for state, number in zip(JobState, jobs, strict=True)},
+        workers=[
+            WorkerSeen(worker, int(age) / 1e6, json.loads(vitals).get("gauges", {}))
+            for worker, age, vitals in zip(workers[::3], workers[1::3], workers[2::3], strict=True)
+        ],
+        leaders={
+            role: (int(at) / 1e6, bool(int(held)))
+            for role, at, held in zip(roles[::3], roles[1::3], roles[2::3], strict=True)
+        },
+        counts={name: float(number) for name, number in hash_fields(counts).items()},
+    )
 
 
 def _rest(answer: Any) -> Sequence[str]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from ihvp.jobs import rules
+from ihvp.jobs.counts import Counts, SignOfLife, WorkerSeen
 from ihvp.jobs.store import WorkerInfo
 
 __all__ = ["MemoryPresence", "atomic", "utc_now"]
@@ -44,19 +45,29 @@ class MemoryPresence:
         self._lock = threading.RLock()
         self._workers: dict[str, datetime] = {}
         self._leaders: dict[str, tuple[str, datetime]] = {}
+        self._led: dict[str, datetime] = {}
+        self._signs: dict[str, SignOfLife] = {}
+        self._counts = Counts()
 
     @atomic
-    def worker_alive(self, worker_id: str) -> None:
+    def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """See ``JobStore.worker_alive``."""
         now = self._clock()
+        if sign is not None:
+            last = self._signs.get(worker_id)
+            if last is None or last.mark != sign.mark:
+                self._counts.merge(sign.counts)
+            self._signs[worker_id] = sign
         self._workers[worker_id] = now
         oldest = now - timedelta(seconds=rules.FORGET_WORKER_S)
         self._workers = {worker: seen for worker, seen in self._workers.items() if seen >= oldest}
+        self._signs = {worker: told for worker, told in self._signs.items() if worker in self._workers}
 
     @atomic
     def worker_gone(self, worker_id: str) -> None:
         """See ``JobStore.worker_gone``."""
         self._workers.pop(worker_id, None)
+        self._signs.pop(worker_id, None)
 
     @atomic
     def workers(self) -> Sequence[WorkerInfo]:
@@ -73,4 +84,24 @@ class MemoryPresence:
         if leader != holder and until > now:
             return False
         self._leaders[name] = (holder, now + timedelta(seconds=ttl_s))
+        self._led[name] = now
+        if name == "reconciler":
+            self._counts.add("reconciler_rounds")
         return True
+
+    def _workers_seen(self) -> Sequence[WorkerSeen]:
+        """The workers with what they told of themselves."""
+        signs = self._signs
+        return [
+            WorkerSeen(
+                worker.worker_id,
+                worker.age_s,
+                dict(signs[worker.worker_id].gauges) if worker.worker_id in signs else {},
+            )
+            for worker in self.workers()
+        ]
+
+    def _roles(self) -> dict[str, tuple[float, bool]]:
+        """When each role was last held, and whether it is."""
+        now = self._clock()
+        return {role: (at.timestamp(), self._leaders[role][1] > now) for role, at in self._led.items()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ihvp.errors import IhvpError, JobNotFound, StaleAttempt
 from ihvp.jobs import rules
+from ihvp.jobs.counts import Measurements, result_counts
 from ihvp.jobs.memory_presence import MemoryPresence, atomic, utc_now
+from ihvp.jobs.memory_record import Kept, is_ahead, is_alike, is_current, is_near_deadline, is_overdue
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
 from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
@@ -21,19 +22,6 @@ from ihvp.keyvalue.calls import to_microseconds
 __all__ = ["MemoryJobStore"]
 
 MICROSECOND: Final = timedelta(microseconds=1)
-
-
-@dataclass
-class _Kept:
-    """A job, and what no caller sees of it."""
-
-    job: JobRecord
-    score: datetime
-    losses: int = 0
-    lease_until: datetime | None = None
-    alike: str = ""
-    alone: bool = False
-    events: list[JobEvent] = field(default_factory=list)
 
 
 class MemoryJobStore(MemoryPresence):
@@ -55,7 +43,7 @@ class MemoryJobStore(MemoryPresence):
         super().__init__(clock)
         self._event_limit = event_limit
         self._grace = timedelta(seconds=overdue_grace_s)
-        self._jobs: dict[str, _Kept] = {}
+        self._jobs: dict[str, Kept] = {}
         self._once: dict[str, tuple[str, str, datetime]] = {}
 
     @atomic
@@ -82,8 +70,9 @@ class MemoryJobStore(MemoryPresence):
         deadline = None if request.deadline_s is None else created + timedelta(seconds=request.deadline_s)
         job = JobRecord(id=job_id, state=JobState.Queued, created_at=created, deadline_at=deadline, request=request)
         score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
-        self._jobs[job_id] = _Kept(job, score, alike=rules.alike(request))
+        self._jobs[job_id] = Kept(job, score, alike=rules.alike(request))
         self._announce_state(self._jobs[job_id])
+        self._counts.add("jobs_submitted", request.method.value)
         if once is not None:
             self._once[once.key] = (job_id, once.fingerprint, now + timedelta(seconds=once.kept_s))
         return job
@@ -143,26 +132,27 @@ class MemoryJobStore(MemoryPresence):
     def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
         now = self._clock()
-        block: list[_Kept] = []
-        passed: list[_Kept] = []
+        block: list[Kept] = []
+        passed: list[Kept] = []
         rows = numbers = 0
         for kept in self._queue():
-            if block and not _alike(block[0], kept):
+            if block and not is_alike(block[0], kept):
                 passed.append(kept)
                 continue
-            if block and (rows >= most_rhs or _near_deadline(block[-1].job, now)):
+            if block and (rows >= most_rhs or is_near_deadline(block[-1].job, now)):
                 break
-            if _overdue(kept.job, now):
+            if is_overdue(kept.job, now):
                 self._move(kept, JobState.Expired)
                 continue
             rows += kept.job.request.rhs.columns
             numbers += math.prod(kept.job.request.rhs.shape)
             too_large = rows > most_rhs or numbers > most_numbers
-            if block and (too_large or any(_is_ahead(other.job, kept.job) for other in passed)):
+            if block and (too_large or any(is_ahead(other.job, kept.job) for other in passed)):
                 break
             block.append(kept)
         for kept in block:
             kept.lease_until = now + timedelta(seconds=lease_s)
+            self._count_claim(kept.job, now)
             self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
         return [kept.job for kept in block]
 
@@ -170,7 +160,7 @@ class MemoryJobStore(MemoryPresence):
     def renew(self, job_id: str, attempt: int, lease_s: float) -> LeaseState:
         """See ``JobStore.renew``."""
         kept = self._jobs.get(job_id)
-        if kept is None or not _current(kept.job, attempt):
+        if kept is None or not is_current(kept.job, attempt):
             return LeaseState.Lost
         kept.lease_until = self._clock() + timedelta(seconds=lease_s)
         return self._advice(kept.job)
@@ -179,7 +169,7 @@ class MemoryJobStore(MemoryPresence):
     def report(self, job_id: str, attempt: int, progress: Progress) -> LeaseState:
         """See ``JobStore.report``."""
         kept = self._jobs.get(job_id)
-        if kept is None or not _current(kept.job, attempt):
+        if kept is None or not is_current(kept.job, attempt):
             return LeaseState.Lost
         self._change(kept, progress=progress)
         self._announce(kept, "progress", progress.model_dump(mode="json"))
@@ -227,6 +217,7 @@ class MemoryJobStore(MemoryPresence):
     def release(self, job_id: str, attempt: int) -> None:
         """See ``JobStore.release``."""
         kept = self._held(job_id, attempt)
+        self._counts.add("jobs_released")
         self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Queued)
 
     @atomic
@@ -263,13 +254,13 @@ class MemoryJobStore(MemoryPresence):
         now = self._clock()
         lapsed = [kept for kept in self._running() if kept.lease_until is not None and kept.lease_until <= now]
         lapsed.sort(key=lambda kept: kept.lease_until or now)
-        return [self._reclaim(kept, max_attempts) for kept in lapsed]
+        return [self._reclaim(kept, max_attempts, "lease_lapsed") for kept in lapsed]
 
     @atomic
     def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_owner``."""
         held = [kept for kept in self._running() if kept.job.owner == owner]
-        return [self._reclaim(kept, max_attempts) for kept in held]
+        return [self._reclaim(kept, max_attempts, "worker_died") for kept in held]
 
     @atomic
     def expire_overdue(self) -> Sequence[str]:
@@ -278,7 +269,7 @@ class MemoryJobStore(MemoryPresence):
         overdue = [
             kept
             for kept in [*self._queue(), *self._running()]
-            if _overdue(kept.job, now - (self._grace if kept.job.state is JobState.Running else timedelta()))
+            if is_overdue(kept.job, now - (self._grace if kept.job.state is JobState.Running else timedelta()))
         ]
         for kept in overdue:
             self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Expired)
@@ -314,36 +305,50 @@ class MemoryJobStore(MemoryPresence):
         needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
         return set(needed)
 
+    @atomic
+    def measure(self) -> Measurements:
+        """See ``JobStore.measure``."""
+        queue, now = self._queue(), self._clock()
+        oldest = min((kept.job.created_at for kept in queue), default=now)
+        return Measurements(
+            queue_length=len(queue),
+            oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
+            jobs={state.value: len(list(self._in_state(state))) for state in JobState},
+            workers=self._workers_seen(),
+            leaders=self._roles(),
+            counts=dict(self._counts.fields),
+        )
+
     def ping(self) -> None:
         """See ``JobStore.ping``."""
 
-    def _find(self, job_id: str) -> _Kept:
+    def _find(self, job_id: str) -> Kept:
         if job_id not in self._jobs:
             raise rules.job_not_found(job_id)
         return self._jobs[job_id]
 
-    def _held(self, job_id: str, attempt: int) -> _Kept:
+    def _held(self, job_id: str, attempt: int) -> Kept:
         kept = self._find(job_id)
-        if not _current(kept.job, attempt):
+        if not is_current(kept.job, attempt):
             raise rules.stale_attempt(job_id, attempt, kept.job.attempt, kept.job.state.value)
         return kept
 
-    def _in_state(self, state: JobState) -> Iterator[_Kept]:
+    def _in_state(self, state: JobState) -> Iterator[Kept]:
         return (kept for kept in self._jobs.values() if kept.job.state is state)
 
-    def _queue(self) -> Sequence[_Kept]:
+    def _queue(self) -> Sequence[Kept]:
         return sorted(self._in_state(JobState.Queued), key=lambda kept: (kept.score, kept.job.id))
 
-    def _running(self) -> Sequence[_Kept]:
+    def _running(self) -> Sequence[Kept]:
         return sorted(self._in_state(JobState.Running), key=lambda kept: (kept.lease_until, kept.job.id))
 
-    def _with_results(self) -> Sequence[_Kept]:
+    def _with_results(self) -> Sequence[Kept]:
         return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]
 
     def _advice(self, job: JobRecord) -> LeaseState:
         if job.cancel_requested:
             return LeaseState.CancelRequested
-        return LeaseState.DeadlinePassed if _overdue(job, self._clock()) else LeaseState.Held
+        return LeaseState.DeadlinePassed if is_overdue(job, self._clock()) else LeaseState.Held
 
     @atomic
     def _finish(self, ending: Finish) -> JobRecord:
@@ -351,12 +356,19 @@ class MemoryJobStore(MemoryPresence):
         outcome: dict[str, Any] = {}
         if not kept.job.cancel_requested:
             outcome = {"result": ending.result, "error": ending.error}
+            self._counts.merge(result_counts(ending.result), kept.job.request.method.value)
         for progress in ending.progress:
             self._announce(kept, "progress", progress.model_dump(mode="json"))
             outcome["progress"] = progress
         return self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
 
-    def _reclaim(self, kept: _Kept, max_attempts: int) -> Reclaimed:
+    def _count_claim(self, job: JobRecord, now: datetime) -> None:
+        self._counts.add("attempts", job.request.method.value)
+        if job.attempt == 0:
+            waited = (now - job.created_at).total_seconds()
+            self._counts.observe("queue_wait_seconds", job.request.priority.value, value=waited)
+
+    def _reclaim(self, kept: Kept, max_attempts: int, cause: str) -> Reclaimed:
         kept.losses += 1
         if kept.job.cancel_requested:
             self._move(kept, JobState.Cancelled)
@@ -364,9 +376,10 @@ class MemoryJobStore(MemoryPresence):
             self._move(kept, JobState.Failed, error=rules.worker_lost_error(kept.losses))
         else:
             self._move(kept, JobState.Queued)
+        self._counts.add("lease_losses", cause, kept.job.state.value)
         return Reclaimed(kept.job.id, kept.job.state)
 
-    def _move(self, kept: _Kept, state: JobState, **changes: Any) -> JobRecord:
+    def _move(self, kept: Kept, state: JobState, **changes: Any) -> JobRecord:
         assert may_follow(kept.job.state, state), (kept.job.state, state)  # noqa: S101 - the model checks itself
         if state is not JobState.Running:
             kept.lease_until = None
@@ -375,18 +388,19 @@ class MemoryJobStore(MemoryPresence):
             changes |= {"started_at": None, "progress": None}
         elif state in TERMINAL:
             changes |= {"finished_at": self._clock(), "checkpoint": None}
+            self._counts.add("jobs_finished", kept.job.request.method.value, state.value)
         self._change(kept, state=state, **changes)
         self._announce_state(kept)
         return kept.job
 
-    def _change(self, kept: _Kept, **changes: Any) -> None:
+    def _change(self, kept: Kept, **changes: Any) -> None:
         kept.job = kept.job.model_copy(update={"revision": kept.job.revision + 1, **changes})
 
-    def _announce_state(self, kept: _Kept) -> None:
+    def _announce_state(self, kept: Kept) -> None:
         job = kept.job
         self._announce(kept, "state", {"state": job.state.value, "attempt": job.attempt, "revision": job.revision})
 
-    def _announce(self, kept: _Kept, kind: str, data: dict[str, Any]) -> None:
+    def _announce(self, kept: Kept, kind: str, data: dict[str, Any]) -> None:
         milliseconds, number = to_microseconds(self._clock()) // 1000, 0
         if kept.events:
             last = rules.event_position(kept.events[-1].id)
@@ -406,26 +420,3 @@ def _refusal(finish: Callable[[Finish], object], ending: Finish) -> IhvpError | 
     except (StaleAttempt, JobNotFound) as error:
         return error
     return None
-
-
-def _current(job: JobRecord, attempt: int) -> bool:
-    return job.state is JobState.Running and job.attempt == attempt
-
-
-def _overdue(job: JobRecord, now: datetime) -> bool:
-    return job.deadline_at is not None and now > job.deadline_at
-
-
-def _alike(first: _Kept, other: _Kept) -> bool:
-    alone = any(kept.losses or kept.alone for kept in (first, other))
-    return first.alike == other.alike and not alone
-
-
-def _near_deadline(job: JobRecord, now: datetime) -> bool:
-    return job.deadline_at is not None and job.deadline_at - now < timedelta(seconds=rules.NEAR_DEADLINE_S)
-
-
-def _is_ahead(waiting: JobRecord, of: JobRecord) -> bool:
-    """Whether a job that stands before another may not be overtaken by it."""
-    higher = rules.HEAD_START_S[waiting.request.priority] > rules.HEAD_START_S[of.request.priority]
-    return higher or waiting.deadline_at is not None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
+from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.rules import OVERDUE_GRACE_S, kept_result
 from ihvp.jobs.states import JobState
@@ -159,9 +160,9 @@ class RedisJobStore:
         """See ``JobStore.referenced_blobs``."""
         return self._run(self._calls.referenced_blobs())
 
-    def worker_alive(self, worker_id: str) -> None:
+    def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """See ``JobStore.worker_alive``."""
-        self._run(self._calls.worker_alive(worker_id))
+        self._run(self._calls.worker_alive(worker_id, sign))
 
     def worker_gone(self, worker_id: str) -> None:
         """See ``JobStore.worker_gone``."""
@@ -170,6 +171,10 @@ class RedisJobStore:
     def workers(self) -> Sequence[WorkerInfo]:
         """See ``JobStore.workers``."""
         return self._run(self._calls.workers())
+
+    def measure(self) -> Measurements:
+        """See ``JobStore.measure``."""
+        return self._run(self._calls.measure())
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""
@@ -330,9 +335,9 @@ class AsyncRedisJobStore:
         """See ``JobStore.referenced_blobs``."""
         return await self._run(self._calls.referenced_blobs())
 
-    async def worker_alive(self, worker_id: str) -> None:
+    async def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """See ``JobStore.worker_alive``."""
-        await self._run(self._calls.worker_alive(worker_id))
+        await self._run(self._calls.worker_alive(worker_id, sign))
 
     async def worker_gone(self, worker_id: str) -> None:
         """See ``JobStore.worker_gone``."""
@@ -341,6 +346,10 @@ class AsyncRedisJobStore:
     async def workers(self) -> Sequence[WorkerInfo]:
         """See ``JobStore.workers``."""
         return await self._run(self._calls.workers())
+
+    async def measure(self) -> Measurements:
+        """See ``JobStore.measure``."""
+        return await self._run(self._calls.measure())
 
     async def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Protocol
 
 from ihvp.errors import IhvpError
+from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest
@@ -298,14 +299,17 @@ class JobStore(Protocol):
     def referenced_blobs(self) -> set[str]:
         """Digests that any job still needs."""
 
-    def worker_alive(self, worker_id: str) -> None:
-        """Notes that this worker lives."""
+    def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
+        """Notes that this worker lives, and takes over what it has counted: once a mark."""
 
     def worker_gone(self, worker_id: str) -> None:
         """Forgets a worker that shuts down."""
 
     def workers(self) -> Sequence[WorkerInfo]:
         """The workers that reported themselves, most recent first."""
+
+    def measure(self) -> Measurements:
+        """The store at this moment, and all that it has counted."""
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """Becomes or stays the only holder of a named role."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -45,6 +45,10 @@ def _timeless(value: Any) -> Any:
         known = {name: getattr(value, name) is not None for name in TIMES}
         return value.model_dump(exclude=TIMES), known
     return [_timeless(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _but_times(counts: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(by, 6) for name, by in counts.items() if not name.startswith("queue_wait_seconds")}
 
 
 ADAPTERS: dict[str, Callable[[Settings], Any]] = {
@@ -196,6 +200,12 @@ class LifeCycle(RuleBasedStateMachine):
             self.both("get", job_id)
             self.both("queue_position", job_id)
             self.both("standing", job_id)
+
+    @invariant()
+    def both_count_the_same(self) -> None:
+        mine, theirs = self.model.measure(), self.redis.measure()
+        assert (mine.queue_length, mine.jobs) == (theirs.queue_length, theirs.jobs)
+        assert _but_times(mine.counts) == _but_times(theirs.counts)
 
     @invariant()
     def promises_hold(self) -> None:

@@ -32,6 +32,8 @@ end
 
 local function take(job)
   job.attempt = job.attempt + 1
+  count('attempts', job.method)
+  if job.attempt == 1 then observe('queue_wait_seconds', job.priority or 'normal', (now - job.created) / 1000000) end
   redis.call('ZADD', key('leases'), int(now + lease), job.id)
   move(job, 'running', now, limit, {'attempt', int(job.attempt), 'owner', owner, 'started', int(now)})
   claim = claim .. ' ' .. job.id

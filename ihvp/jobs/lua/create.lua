@@ -42,5 +42,6 @@ if ARGV[14] ~= '' then
 end
 enqueue(job)
 refer(ARGV[6], 1)
+count('jobs_submitted', ARGV[3])
 announce(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
 return record(id)

@@ -1,5 +1,6 @@
 -- Ends a running job as its worker says, unless a cancellation was asked for.
--- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit, the last of its progress …
+-- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit,
+--   what the result adds to the counts, the last of its progress …
 -- Answers: record | {'stale', attempt, state} | {'not_found'}
 local job, op, limit = facts(ARGV[1]), ARGV[7], ARGV[8]
 if not job then return {'not_found'} end
@@ -13,11 +14,12 @@ elseif result ~= '' then
   changes = {'op', op, 'result', result, 'yields', yields}
   refer(yields, 1)
   redis.call('ZADD', key('results'), int(now), job.id)
+  count_all(ARGV[9], job.method)
 elseif err ~= '' then
   changes = {'op', op, 'error', err}
 end
-for at = 9, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
-if ARGV[9] then
+for at = 10, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
+if ARGV[10] then
   table.insert(changes, 'progress')
   table.insert(changes, ARGV[#ARGV])
 end

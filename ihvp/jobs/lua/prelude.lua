@@ -29,7 +29,10 @@
 --   P:events:<id>     stream   the job's events: type, data
 --   P:once:<digest>   hash     job, fingerprint: what a key was used for; expires
 --   P:workers         zset     workers by the time they last reported themselves
+--   P:vitals          hash     worker -> JSON of its last sign of life: mark, gauges
 --   P:leader:<role>   string   holder of a role
+--   P:led             hash     role -> when it was last taken or kept
+--   P:metrics         hash     '<family>|<label>|...' -> count; see ihvp/jobs/counts.py
 --   P:events          channel  the id of each job that changed
 --
 -- A script answers {'ok', ...} or {<what is wrong>, ...}.
@@ -47,7 +50,7 @@ end
 
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
-  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone'}
+  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
@@ -65,6 +68,26 @@ local function record(id)
 end
 
 local function finished(state) return state ~= 'queued' and state ~= 'running' end
+
+-- Counts, each in the step that makes it so: whatever is repeated or refused is not counted.
+local function count(family, ...) redis.call('HINCRBY', key('metrics'), table.concat({family, ...}, '|'), 1) end
+
+-- Buckets of the values that scripts observe, as in ihvp/jobs/counts.py; past the last bound there is one more.
+local BOUNDS = {queue_wait_seconds = {0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 7200}}
+local function observe(family, label, value)
+  local bucket, bounds = 0, BOUNDS[family]
+  while bounds[bucket + 1] and value > bounds[bucket + 1] do bucket = bucket + 1 end
+  count(family, label, bucket)
+  redis.call('HINCRBYFLOAT', key('metrics'), family .. '|' .. label .. '|sum', string.format('%.6f', value))
+end
+
+-- Adds what a worker has counted: JSON of fields, in which {method} stands for the job's.
+local function count_all(fields, method)
+  for field, by in pairs(cjson.decode(fields)) do
+    field = string.gsub(field, '{method}', method)
+    redis.call('HINCRBYFLOAT', key('metrics'), field, string.format('%.17g', by))
+  end
+end
 
 -- Counts or uncounts the references of a JSON list of digests.
 local function refer(list, by)
@@ -130,6 +153,7 @@ local function move(job, state, now, limit, changes)
     enqueue(job)
   elseif finished(state) then
     redis.call('HSET', job_key(id), 'finished', int(now))
+    count('jobs_finished', job.method, state)
     redis.call('ZADD', key('ended'), int(now), id)
     redis.call('ZREM', key('deadlines'), id)
     refer(job.needs, -1)
@@ -166,7 +190,7 @@ local function advice(job, now)
 end
 
 -- Takes a job from a lost worker. `err` is the JSON of the error it fails with; {losses} in it is filled in.
-local function reclaim(job, now, limit, max_attempts, err)
+local function reclaim(job, now, limit, max_attempts, err, cause)
   local losses = job.losses + 1
   redis.call('HSET', job_key(job.id), 'losses', int(losses))
   job.losses = losses
@@ -177,6 +201,7 @@ local function reclaim(job, now, limit, max_attempts, err)
   else
     move(job, 'queued', now, limit)
   end
+  count('lease_losses', cause, job.state)
   return {job.id, job.state}
 end
 

@@ -3,6 +3,6 @@
 local now, answer = clock(), {'ok'}
 local lapsed = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', int(now), 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(lapsed) do
-  answer[#answer + 1] = reclaim(facts(id), now, ARGV[4], tonumber(ARGV[1]), ARGV[2])
+  answer[#answer + 1] = reclaim(facts(id), now, ARGV[4], tonumber(ARGV[1]), ARGV[2], 'lease_lapsed')
 end
 return answer

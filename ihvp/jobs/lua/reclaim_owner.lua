@@ -5,7 +5,7 @@ local now, answer = clock(), {'ok'}
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
   local job = facts(id)
   if job.owner == ARGV[1] then
-    answer[#answer + 1] = reclaim(job, now, ARGV[4], tonumber(ARGV[2]), ARGV[3])
+    answer[#answer + 1] = reclaim(job, now, ARGV[4], tonumber(ARGV[2]), ARGV[3], 'worker_died')
   end
 end
 return answer

@@ -1,0 +1,52 @@
+"""What the in-memory job store knows of one job, and what it asks about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from ihvp.jobs import rules
+from ihvp.jobs.record import JobEvent, JobRecord
+from ihvp.jobs.states import JobState
+
+__all__ = ["Kept", "is_ahead", "is_alike", "is_current", "is_near_deadline", "is_overdue"]
+
+
+@dataclass
+class Kept:
+    """A job, and what no caller sees of it."""
+
+    job: JobRecord
+    score: datetime
+    losses: int = 0
+    lease_until: datetime | None = None
+    alike: str = ""
+    alone: bool = False
+    events: list[JobEvent] = field(default_factory=list)
+
+
+def is_current(job: JobRecord, attempt: int) -> bool:
+    """Whether a worker's attempt is still the job's current one."""
+    return job.state is JobState.Running and job.attempt == attempt
+
+
+def is_overdue(job: JobRecord, now: datetime) -> bool:
+    """Whether its deadline has passed."""
+    return job.deadline_at is not None and now > job.deadline_at
+
+
+def is_alike(first: Kept, other: Kept) -> bool:
+    """Whether two jobs may be solved as one block."""
+    alone = any(kept.losses or kept.alone for kept in (first, other))
+    return first.alike == other.alike and not alone
+
+
+def is_near_deadline(job: JobRecord, now: datetime) -> bool:
+    """Whether its deadline is too near for it to pay for others with its time."""
+    return job.deadline_at is not None and job.deadline_at - now < timedelta(seconds=rules.NEAR_DEADLINE_S)
+
+
+def is_ahead(waiting: JobRecord, of: JobRecord) -> bool:
+    """Whether a job that stands before another may not be overtaken by it."""
+    higher = rules.HEAD_START_S[waiting.request.priority] > rules.HEAD_START_S[of.request.priority]
+    return higher or waiting.deadline_at is not None
