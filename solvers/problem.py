@@ -52,8 +52,9 @@ class Problem:
             once and kept.
         curvature: What H is: a :class:`ihvp.methods.Curvature` or its value.
         seed: Draws the targets of ``mc_fisher``.
-        memory_budget: Bytes that gradient graphs or linearisations may take; past it they are made anew,
-            chunk by chunk, for each block of products. Batches are kept up to as many bytes again.
+        memory_budget: Bytes that products may take, with what they allocate on the way: gradient graphs and
+            linearisations are kept up to 0.4 of it; past that they are made anew, chunk by chunk, for each block
+            of vectors. Batches are kept up to as many bytes again.
         strategy: How products are computed. ``auto`` measures where there is time to win; ``graph``,
             ``linearized``, ``recomputed`` and ``forward`` make the choice repeatable to the last bit.
         factor_store: Where sketches and factorisations outlive this process, if anywhere.
@@ -223,7 +224,7 @@ class Problem:
         """
         self._require_second_derivatives()
         others = [p for p in self._relatives.values() if p is not self]
-        if self._planner.bytes_ahead + sum(p._graph_bytes for p in others) > self.memory_budget:
+        if self._planner.bytes_ahead + sum(p._graph_bytes for p in others) > self._planner.may_keep:
             for other in others:
                 other._planner.forget()
                 other._minibatches = None
@@ -244,13 +245,13 @@ class Problem:
         return None if self._single is None else self._single.problem
 
     def chunk_points(self) -> int:
-        """How many points a pass may hold at a time within a quarter of the memory budget."""
+        """How many points a pass may hold at a time within the memory budget."""
         return self._planner.chunk_points()
 
     def minibatches(self) -> MinibatchHessians:
         """Unbiased estimates of H, one a batch of the training data as it was given."""
         if self._minibatches is None:
-            fits = self._planner.bytes_ahead <= self.memory_budget
+            fits = self._planner.bytes_ahead <= self._planner.may_keep
             self._minibatches = MinibatchHessians(self._chunks, self.data, self.chunk_points(), keep=fits)
         return self._minibatches
 

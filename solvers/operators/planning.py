@@ -17,7 +17,7 @@ from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import CurvatureOperator, KeptProducts
 from solvers.operators.plan import Plan, ProductKind, Strategy
 from solvers.operators.products import ChunkProduct, GraphSize, LinearizedProduct, graph_size, is_batched
-from solvers.operators.trials import Contest, Trial, name, timed_rows
+from solvers.operators.trials import Contest, Trial, failed, name, timed_rows, too_large
 from solvers.out_of_memory import Portions, is_out_of_memory
 
 __all__ = ["Planner"]
@@ -28,6 +28,12 @@ PROBE_POINTS: Final = 64
 ROWS_AT_ONCE: Final = 16
 CACHED_CHUNK: Final = 48 * 2**20
 """Bytes of a chunk's graph that processor caches still help with; larger chunks may gain from being cut."""
+KEPT_SHARE: Final = 0.4
+"""What part of the budget products may keep. Freed memory in pieces of the wrong size takes up to a third."""
+CHUNK_SHARE: Final = 0.3
+"""What part of it the graph of a chunk may take together with what a product by it allocates."""
+ALLOCATED: Final = 2.0
+"""What that is for one vector, in graphs; to record a product takes as much."""
 SHARE: Final = 0.05
 LINEARIZED_SHARE: Final = 0.125
 """What part of the time that is predicted for a solve may go into measuring; a linearisation halves it at best."""
@@ -80,6 +86,7 @@ class Planner:
         self._forward_seconds = forward_seconds
         self._operators: dict[bool, CurvatureOperator] = {}
         self._tried: set[tuple[bool, str]] = set()
+        self._not_recorded = ""
         self._latest: bool | None = None
         self._cuda = curvature.snapshot.device.type == "cuda"
 
@@ -117,9 +124,15 @@ class Planner:
         """What a retained graph keeps for one point, measured on a few."""
         return self._graph.nbytes
 
-    def chunk_points(self) -> int:
-        """Points in a chunk: a transient graph is in use beside what backward allocates, hence a quarter."""
-        return self._points_of(self.memory_budget / 4)
+    def chunk_points(self, rows_at_once: int = 1) -> int:
+        """Points in a chunk that so many vectors go through at a time."""
+        allocated = 1 + ALLOCATED * rows_at_once
+        return self._points_of(CHUNK_SHARE * self.memory_budget / allocated)
+
+    @property
+    def may_keep(self) -> int:
+        """Bytes that graphs or linearisations may keep."""
+        return int(KEPT_SHARE * self.memory_budget)
 
     @property
     def seconds_per_product(self) -> float | None:
@@ -161,37 +174,47 @@ class Planner:
         """The operator of the other kind of solve where that is recorded, or a record, or what needs no set-up."""
         block = rows > 1
         other = self._operators.get(not block)
-        plan = Plan(self._product_without_set_up, self._rows_untried(rows), self.chunk_points(), self._why_kept)
+        product, why = self._product_without_set_up, self._why_kept
         if self.strategy != "auto":
-            return self._with(replace(plan, product=self.strategy, why="asked for"))
+            product, why = self.strategy, "asked for"
+        at_once = self._rows_untried(rows)
+        plan = Plan(product, at_once, self.chunk_points(at_once), why)
+        if self.strategy != "auto":
+            return self._with(plan)
         if other is not None and other.plan.product == "linearized":
             first = next(iter(other.kept.products), None)
             return self._with(replace(other.plan, rows_at_once=self._rows_of(first, rows)))
         recorded = replace(plan, product="linearized", why="recorded in less time than it saves")
         guess = PRODUCT_PER_FORWARD * self._forward_seconds
         if plan.keeps and self._cost_of_record(recorded, guess) <= FIRST_SHARE * expected * guess:
-            product = self._record(recorded)
-            if product is not None:
-                return self._with(replace(recorded, rows_at_once=self._rows_of(product, rows)), product)
-        if other is not None and other.plan.keeps:
+            first = self._record(recorded)
+            if first is not None:
+                return self._with(replace(recorded, rows_at_once=self._rows_of(first, rows)), first)
+            plan = replace(plan, why=f"{plan.why}; {self._not_recorded}")
+        if other is not None and other.plan.keeps and other.plan.chunk_points <= plan.chunk_points:
             plan = replace(other.plan, rows_at_once=plan.rows_at_once)
         return self._with(plan)
 
     @property
     def _product_without_set_up(self) -> ProductKind:
-        return "graph" if self.bytes_ahead <= self.memory_budget and self.data.in_memory else "recomputed"
+        return "graph" if self.bytes_ahead <= self.may_keep and self.data.in_memory else "recomputed"
 
     @property
     def _why_kept(self) -> str:
-        return f"gradient graphs need {self.bytes_ahead:.3g} bytes, the budget is {self.memory_budget}"
+        needed = f"gradient graphs need {self.bytes_ahead:.3g} bytes, {self.may_keep} may be kept"
+        return f"{needed}: the budget is {self.memory_budget}"
 
     def _record(self, plan: Plan) -> ChunkProduct | None:
-        """The record of the first chunk; None where there can be none, or all would not fit the budget."""
+        """The record of the first chunk; None where there can be none, or all would take too much memory."""
         try:
             trial = Trial(plan, self.curvature, next(self.data.chunks(plan.chunk_points)), self.num_points, None)
-        except Exception:  # whatever an author's backward pass does: the retained graph does it each time
+        except Exception as error:  # whatever an author's backward pass does: the retained graph does it each time
+            self._not_recorded = failed(plan, error)
             return None
-        return trial.product if trial.kept_bytes <= self.memory_budget else None
+        if trial.kept_bytes > self.may_keep:
+            self._not_recorded = too_large(plan, trial.kept_bytes, self.may_keep)
+            return None
+        return trial.product
 
     def _rows_untried(self, rows: int) -> int:
         return ROWS_AT_ONCE if self._cuda and rows > 1 else 1
@@ -204,7 +227,7 @@ class Planner:
         return rows if is_batched(product, tuple(torch.stack([p, p]) for p in parameters)) else 1
 
     def _is_cached(self, rows: int) -> bool:
-        return self.bytes_ahead * rows <= min(CACHED_CHUNK, self.memory_budget / 4)
+        return self.bytes_ahead * rows <= CACHED_CHUNK and self.chunk_points(rows) == self.num_points
 
     def _of_few_points(self, found: Callable[[Batch], T]) -> T:
         """What a few points show; fewer where memory has no room for them."""
@@ -235,7 +258,7 @@ class Planner:
         ):
             return
         began = time.perf_counter()
-        contest = Contest(self.curvature, self.data, rows, self.memory_budget)
+        contest = Contest(self.curvature, self.data, rows, self.may_keep)
         try:
             contest.start(operator.plan, next(iter(operator.kept.products), None))
         except (RuntimeError, MemoryError) as error:
@@ -253,24 +276,28 @@ class Planner:
 
     def _others(self, plan: Plan, rows: int) -> Iterator[Plan]:
         """Plans to be tried against the one in use, cheap ones first."""
-        whole = self.chunk_points()
         many = rows if self._is_cached(rows) else min(rows, ROWS_AT_ONCE)
-        cached = self._points_of(CACHED_CHUNK)
         # As many at once as now first; one after another in any case, for many vectors may overflow the caches.
         ways = dict.fromkeys((many,) if self._cuda else (min(plan.rows_at_once, many), 1, many))
-        chunks = (cached, whole) if not self._cuda and whole > 2 * cached else (whole,)
         if plan.keeps:
-            kept = [replace(plan, rows_at_once=n, chunk_points=points) for n in ways for points in chunks]
-            recorded = [replace(other, product="linearized") for other in kept]
+            kept = [replace(plan, rows_at_once=n, chunk_points=points) for n in ways for points in self._sizes(n)]
+            recorded = [] if self._not_recorded else [replace(other, product="linearized") for other in kept]
             # Where it could not be recorded: autograd does the same operations and more.
             yield from (p for p in [*recorded, *(kept if plan.product == "graph" else [])] if _way(p) != _way(plan))
             return
         yield replace(plan, product="forward", rows_at_once=1)
-        if len(chunks) > 1:
+        cached, *larger = self._sizes(plan.rows_at_once)
+        if larger:
             yield replace(plan, chunk_points=cached)
         if many > 1:
-            yield replace(plan, product="recomputed", rows_at_once=many)
-            yield replace(plan, product="forward", rows_at_once=many)
+            together = replace(plan, rows_at_once=many, chunk_points=self.chunk_points(many))
+            yield replace(together, product="recomputed")
+            yield replace(together, product="forward")
+
+    def _sizes(self, rows_at_once: int) -> tuple[int, ...]:
+        """Sizes of chunks worth trying: what caches hold where there is much more, and as much as memory allows."""
+        cached, whole = self._points_of(CACHED_CHUNK), self.chunk_points(rows_at_once)
+        return (cached, whole) if not self._cuda and whole > 2 * cached else (whole,)
 
     def _cost(self, plan: Plan, seconds: float, rows: int, *, ready: bool = False) -> float:
         """Seconds that trying a plan will take where a product takes as long as it does now."""

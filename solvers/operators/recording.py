@@ -9,7 +9,7 @@ where the other takes a hundred milliseconds and more.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from solvers.nested import tensors_in
 
@@ -144,11 +145,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, vectors: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._recording = Recording(GraphModule(torch.nn.Module(), Graph()), {}, {}, tuple(vectors), ())
-        # Tensors are told apart by their identity; those that count are held, or another might get it.
-        self._nodes: dict[int, Node] = {}
-        self._held: list[Tensor] = []
+        # Values are told apart by their identity. They go as soon as the function lets go of them, and their entries
+        # with them: held until the end, they would take several times the memory of the function itself.
+        self._nodes: MutableMapping[Tensor, Node] = WeakTensorKeyDictionary()
         self._read: dict[int, tuple[Node, Tensor, int]] = {}
-        self._written: set[int] = set()
+        # By address; held, or other values might come to lie there.
+        self._written: dict[int, Tensor] = {}
         for i, v in enumerate(vectors):
             self._note(v, self._graph.placeholder(f"v{i}"))
 
@@ -166,7 +168,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func._schema.name in FILLED:
             return func(*args, **kwargs)
-        if not any(id(t) in self._nodes for t in tensors_in((args, kwargs))):
+        if not any(t in self._nodes for t in tensors_in((args, kwargs))):
             if self._written and any(_address(t) in self._written for t in tensors_in((args, kwargs))):
                 raise Unrecordable(f"{func} reads what depends on a vector by another name")
             return func(*args, **kwargs)
@@ -198,7 +200,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What stands for an argument in the trace."""
         if not isinstance(value, Tensor):
             return value
-        node = self._nodes.get(id(value))
+        node = self._nodes.get(value)
         if node is not None:
             return node
         if id(value) not in self._read:
@@ -209,8 +211,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._read[id(value)][0]
 
     def _note(self, value: Tensor, node: Node) -> None:
-        self._nodes[id(value)] = node
-        self._held.append(value)
+        self._nodes[value] = node
         self._recording.kinds[node] = Kind.of(value)
 
     def _own_what_is_written(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -223,12 +224,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             written = args[place] if place < len(args) else kwargs.get(argument.name)
             if not isinstance(written, Tensor):
                 raise Unrecordable(f"{func} writes into several tensors")
-            if id(written) in self._nodes:
+            if written in self._nodes:
                 continue
             if id(written) in self._read or written.numel() * written.element_size() != _size(written):
                 raise Unrecordable(f"{func} writes into what others may read")
-            source = self._recording.constant(f"_written_{len(self._held)}", written.clone())
-            self._written.add(_address(written))
+            source = self._recording.constant(f"_written_{len(self._written)}", written.clone())
+            self._written[_address(written)] = written
             self._note(written, self._graph.call_function(aten.clone.default, (source,)))
 
 

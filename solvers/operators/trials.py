@@ -15,7 +15,7 @@ from solvers.operators.curvature import add_products
 from solvers.operators.plan import Plan
 from solvers.operators.products import ChunkProduct, OtherProducts
 
-__all__ = ["Contest", "Trial", "name", "timed_rows"]
+__all__ = ["Contest", "Trial", "failed", "name", "timed_rows", "too_large"]
 
 ROWS_TIMED: Final = 4
 REPEATS: Final = 2
@@ -88,7 +88,7 @@ class Contest:
         curvature: What H is.
         data: The training points.
         rows: Vectors in a block of the solve ahead.
-        memory_budget: Bytes that linearisations may keep.
+        may_keep: Bytes that linearisations may keep.
 
     Attributes:
         best: The best so far.
@@ -100,12 +100,12 @@ class Contest:
     best: Trial
     seconds: float
 
-    def __init__(self, curvature: ChunkCurvature, data: TrainingData, rows: int, memory_budget: int) -> None:
+    def __init__(self, curvature: ChunkCurvature, data: TrainingData, rows: int, may_keep: int) -> None:
         self.measured: dict[str, float] = {}
         self.notes: list[str] = []
         self._curvature = curvature
         self._data = data
-        self._memory_budget = memory_budget
+        self._may_keep = may_keep
         generator = torch.Generator().manual_seed(0)
         snapshot = curvature.snapshot
         V = torch.randn(min(rows, ROWS_TIMED), snapshot.num_params, generator=generator, dtype=snapshot.dtype)
@@ -135,8 +135,8 @@ class Contest:
         """Makes the plan the best if it is faster, gives the same products and fits the budget."""
         try:
             trial = self._trial(plan)
-            if trial.kept_bytes > self._memory_budget:
-                self.notes.append(f"{name(plan)} needs more than the budget of {self._memory_budget} bytes")
+            if trial.kept_bytes > self._may_keep:
+                self.notes.append(too_large(plan, trial.kept_bytes, self._may_keep))
                 return
             self._check(trial)
             turns: list[tuple[float, float]] = []
@@ -144,9 +144,7 @@ class Contest:
             while len(turns) < REPEATS and not (turns and turns[0][0] > HOPELESS * turns[0][1]):
                 turns.append((self._run(trial), self._run(self.best)))
         except Exception as error:  # torch's tracer and its batching rules raise whatever they like
-            said = (str(error).splitlines() or [""])[0][:120]
-            failed = "" if isinstance(error, OtherProducts) else f"failed ({type(error).__name__}: {said})"
-            self.notes.append(f"{name(plan)} {failed or said}")
+            self.notes.append(failed(plan, error))
             return
         found, self.seconds = min(a for a, _ in turns), min(b for _, b in turns)
         self.measured |= {name(plan): found * 1e3, name(self.best.plan): self.seconds * 1e3}
@@ -181,6 +179,17 @@ def name(plan: Plan) -> str:
     """A plan in words, without its reasons."""
     rows = f" × {plan.rows_at_once} rows" if plan.rows_at_once > 1 else ""
     return f"{plan.product}{rows}, {plan.chunk_points} points"
+
+
+def too_large(plan: Plan, needed: int, allowed: int) -> str:
+    """What to say of a plan that would keep too much, in bytes."""
+    return f"{name(plan)} would keep {needed} bytes, {allowed} are allowed"
+
+
+def failed(plan: Plan, error: Exception) -> str:
+    """What to say of a plan that was tried and failed."""
+    said = (str(error).splitlines() or [""])[0][:120]
+    return f"{name(plan)} {said if isinstance(error, OtherProducts) else f'failed ({type(error).__name__}: {said})'}"
 
 
 def timed_rows(plan: Plan, rows: int) -> int:
