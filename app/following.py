@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from app.etags import matches
 from ihvp.errors import JobNotFound, StoreUnavailable
+from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 
 if TYPE_CHECKING:
     from app.events import EventHub
     from app.job_bodies import JobBodies, Sight
-    from ihvp.jobs.record import JobEvent
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
 __all__ = ["follow", "wait_for_change", "wait_for_end"]
@@ -70,14 +70,16 @@ async def _wait(
 async def follow(store: AsyncRedisJobStore, hub: EventHub, job_id: str, after: str) -> AsyncIterator[JobEvent]:
     """The job's events after a position, as they happen, up to the one that ends the job.
 
-    A store that is away ends nothing: the stream goes on from where it was once the store is back.
+    Where points of progress were dropped for want of room, an event ``gap`` says so before what is left. A store
+    that is away ends nothing: the stream goes on from where it was once the store is back.
     """
     # Events are written with the change of state: one read after the job was seen finished has them all.
     last_read = False
     with hub.watch(job_id) as watch:
         while True:
             try:
-                events = await store.events(job_id, after=after, limit=EVENTS_A_READ)
+                page = await store.event_page(job_id, after=after, limit=EVENTS_A_READ)
+                events = page.events
                 if last_read and not events:
                     return
                 last_read = not events and (await store.standing(job_id)).state in TERMINAL
@@ -86,6 +88,8 @@ async def follow(store: AsyncRedisJobStore, hub: EventHub, job_id: str, after: s
                 continue
             except JobNotFound:
                 return  # deleted while it was watched
+            if page.gap and events:
+                yield _gap(after)
             for event in events:
                 yield event
                 after = event.id
@@ -93,3 +97,8 @@ async def follow(store: AsyncRedisJobStore, hub: EventHub, job_id: str, after: s
                     return
             if not events and not last_read:
                 await watch.wait(float("inf"))
+
+
+def _gap(after: str) -> JobEvent:
+    # Under the position that the caller has already, so that resuming from it changes nothing.
+    return JobEvent(id=after, type="gap", data={"after": after, "dropped": "progress"})

@@ -19,7 +19,6 @@ from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
 from ihvp.methods import InversionMethod, parse_options
 from ihvp.perturbation import least
 from ihvp.references import ModelRef
-from ihvp.wire import JobView
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -51,7 +50,7 @@ class CheckedJob:
 class Submitted:
     """A job, and whether an earlier request with the same Idempotency-Key has made it."""
 
-    view: JobView
+    job: JobRecord
     replayed: bool
 
 
@@ -81,17 +80,13 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
     # Before any check: what was accepted once is not refused because a blob or a model has gone since.
     made = None if once is None else await services.jobs.made_once(once)
     if made is not None:
-        return Submitted(await _view(services, made), replayed=True)
+        return Submitted(made, replayed=True)
     request = (await check_job(services, submission, store_rhs=True)).request
     job_id = f"job_{ULID()}"
     job = await services.jobs.create(job_id, request, once=once, most_queued=services.settings.max_queue)
     if job.id == job_id:
         services.waker.wake(job.id)
-    return Submitted(await _view(services, job), replayed=job.id != job_id)
-
-
-async def _view(services: Services, job: JobRecord) -> JobView:
-    return JobView.of(job, await services.jobs.queue_position(job.id))
+    return Submitted(job, replayed=job.id != job_id)
 
 
 async def check_job(services: Services, submission: JobSubmission, *, store_rhs: bool) -> CheckedJob:

@@ -145,6 +145,8 @@ class Reconciler:
 
     def _sweep(self) -> None:
         removed = self._retention.sweep()
+        if removed.more:
+            self._next_sweep = time.monotonic()
         if removed:
             _log.info(
                 "removed",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from ihvp.blobs.store import BlobInfo, BlobStore
@@ -16,6 +17,10 @@ from ihvp.settings import Settings
 __all__ = ["Removed", "Retention"]
 
 AT_ONCE: Final = 500
+"""What one call to the store removes or looks up: the server does nothing else meanwhile."""
+CALLS_A_SWEEP: Final = 20
+BLOBS_A_SWEEP: Final = 5000
+"""Blobs that one sweep looks at. The next one goes on behind them, however many are kept."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Removed:
         blobs: Blobs that nothing referred to.
         freed: Bytes of those.
         unfinished: Files that broken-off writes left.
+        more: Whether more is due than one sweep removes.
     """
 
     results: int
@@ -37,6 +43,7 @@ class Removed:
     blobs: int
     freed: int
     unfinished: int
+    more: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.results or self.jobs or self.factors or self.blobs or self.unfinished)
@@ -61,14 +68,12 @@ class Retention:
         self._models = models
         self._factors = factors
         self._blobs = blobs
+        self._walk = iter(blobs)
 
     def sweep(self) -> Removed:
-        """Removes all that is due."""
-        results = jobs = 0
-        while dropped := self._jobs.drop_results(self._settings.retention_s, AT_ONCE):
-            results += len(dropped)
-        while dropped := self._jobs.drop_jobs(self._settings.job_retention_s, AT_ONCE):
-            jobs += len(dropped)
+        """Removes what is due, up to a bound: what a sweep costs does not depend on how much is kept."""
+        results = _drop(self._jobs.drop_results, self._settings.retention_s)
+        jobs = _drop(self._jobs.drop_jobs, self._settings.job_retention_s)
         factors = self._factors.drop_unused(self._settings.retention_s)
         orphans = list(self._orphans())
         for blob in orphans:
@@ -80,21 +85,39 @@ class Retention:
             blobs=len(orphans),
             freed=sum(blob.size for blob in orphans),
             unfinished=self._blobs.sweep_unfinished(self._settings.orphan_grace_s),
+            more=max(results, jobs) == CALLS_A_SWEEP * AT_ONCE,
         )
 
     def _orphans(self) -> Iterator[BlobInfo]:
         grace_s = self._settings.orphan_grace_s
-        old = [blob for blob in self._blobs if blob.age_s > grace_s]
-        if not old:
-            return
-        # In this order: a job that is made after the references were read has made its blobs young before.
-        referenced = self._jobs.referenced_blobs() | self._models.referenced_blobs() | self._factors.referenced_blobs()
-        for blob in old:
-            if blob.digest in referenced:
-                continue
-            try:
-                now = self._blobs.stat(blob.digest)
-            except BlobNotFound:
-                continue
-            if now.age_s > grace_s:
-                yield now
+        seen = list(islice(self._walk, BLOBS_A_SWEEP))
+        if len(seen) < BLOBS_A_SWEEP:
+            self._walk = iter(self._blobs)
+        old = [blob.digest for blob in seen if blob.age_s > grace_s]
+        for some in (old[start : start + AT_ONCE] for start in range(0, len(old), AT_ONCE)):
+            # In this order: a job that is made after the references were read has made its blobs young before.
+            referenced = self._referenced(some)
+            for digest in some:
+                if digest in referenced:
+                    continue
+                try:
+                    now = self._blobs.stat(digest)
+                except BlobNotFound:
+                    continue
+                if now.age_s > grace_s:
+                    yield now
+
+    def _referenced(self, digests: Sequence[str]) -> set[str]:
+        kept = self._jobs.referenced_among(digests) | self._models.referenced_among(digests)
+        # All of them: their number is bounded by IHVP_FACTOR_BYTES.
+        return kept | self._factors.referenced_blobs()
+
+
+def _drop(drop: Callable[[float, int], Sequence[str]], age_s: float) -> int:
+    dropped = 0
+    for _ in range(CALLS_A_SWEEP):
+        count = len(drop(age_s, AT_ONCE))
+        dropped += count
+        if count < AT_ONCE:
+            break
+    return dropped

@@ -53,7 +53,8 @@ async def _position(
     responses={
         **documented(
             200,
-            "`state` and `progress` events from the first one on, ended by the one that ends the job. "
+            "`state` and `progress` events from the first one on, ended by the one that ends the job. Of a long solve "
+            "the oldest points of progress are kept no longer; an event `gap` says where some are missing. "
             "Comments keep the connection alive.",
             content={"text/event-stream": {"example": STREAM_EXAMPLE}},
         ),
@@ -64,6 +65,6 @@ async def _position(
 async def stream(
     job_id: JobId, services: ServicesDep, after: Annotated[str, Depends(_position)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Each event's id is its position: send the last one back as Last-Event-ID and nothing is lost."""
+    """Each event's id is its position: send the last one back as Last-Event-ID, and what is kept follows."""
     async for event in follow(services.jobs, services.hub, job_id, after):
         yield ServerSentEvent(event=event.type, data=event.data, id=event.id)

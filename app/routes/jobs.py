@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.responses import Response
 
 from app.answers import ETAG, LOCATION, SUBMITTED, documented, json_answer
+from app.deletion import delete_job
 from app.dependencies import JobId, ServicesDep, services_of
 from app.etags import matches
 from app.examples import JOB, JOB_PAGE, PREDICTION, SUBMISSIONS
@@ -90,14 +91,15 @@ async def submit(
         return json_answer(await predict_job(services, submission))
     once = once_of(idempotency_key, submission, services.settings.idempotency_s)
     made = await submit_job(services, submission, once)
-    headers = {"Location": made.view.links["self"]}
+    headers = {"Location": f"/v1/jobs/{made.job.id}"}
     if made.replayed:
         headers["Idempotent-Replayed"] = "true"
     wait = preferred_wait(prefer)
     if wait is None:
-        return json_answer(made.view, 200 if made.replayed else 202, headers)
+        view = JobView.of(made.job, await services.jobs.queue_position(made.job.id))
+        return json_answer(view, 200 if made.replayed else 202, headers)
     limit = min(wait, services.settings.max_wait_s)
-    sight = await wait_for_end(services.bodies, services.hub, made.view.id, wait_s=limit)
+    sight = await wait_for_end(services.bodies, services.hub, made.job.id, wait_s=limit)
     sight, body = await services.bodies.render(sight)
     headers |= {"Preference-Applied": f"wait={limit:g}", "ETag": sight.etag}
     return Response(body, 200 if sight.finished or made.replayed else 202, headers, "application/json")
@@ -185,5 +187,5 @@ async def cancel(job_id: JobId, services: ServicesDep) -> Any:
 )
 async def delete(job_id: JobId, services: ServicesDep) -> Response:
     """Cancel a job first that has not ended."""
-    await services.jobs.delete(job_id)
+    await delete_job(services, job_id)
     return Response(status_code=204)

@@ -5,26 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 from uuid import uuid4
 
 from ihvp.blobs.store import BlobInfo
+from ihvp.blobs.totals import FOLDERS, FolderTotals
 from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, sync_file, sync_folder
 from ihvp.errors import BlobNotFound
 from ihvp.references import parse_digest
 from ihvp.settings import Settings
 
 __all__ = ["FilesystemBlobStore"]
-
-RECOUNT_S: Final = 60.0
-"""How long the running total is trusted before it is read or counted again: other processes write too."""
-NOTE_LASTS_S: Final = 600.0
-"""How old a count by another process may be. The reconciler counts all blobs each minute anyway."""
 
 
 class FilesystemBlobStore:
@@ -40,13 +34,9 @@ class FilesystemBlobStore:
         self.root = root
         self.max_bytes = max_bytes
         self.keep_free = keep_free
-        self._note = root.parent / f"{root.name}.total"
         self._unfinished = root / "unfinished"
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._total = 0
-        self._counted_at = float("-inf")
-        self._changes: deque[tuple[float, int]] = deque()
+        self._totals = FolderTotals(root / "totals", self._count_all)
         self._settled: set[Path] = set()
 
     @classmethod
@@ -109,10 +99,10 @@ class FilesystemBlobStore:
     def delete(self, digest: str) -> None:
         """Removes the blob, if it is there."""
         path = self._path(digest)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._totals.change(_number(path.parent)) as count:
             size = path.stat().st_size
             path.unlink()
-            self._count(-size)
+            count(-size)
 
     def touch(self, digest: str) -> None:
         """Refreshes the age.
@@ -134,30 +124,21 @@ class FilesystemBlobStore:
         return removed
 
     def __iter__(self) -> Iterator[BlobInfo]:
-        """All blobs, in no particular order; whoever sees them all has counted them for everybody."""
-        began, total = time.time(), 0
-        for folder in self.root.iterdir():
-            if len(folder.name) != 2:
-                continue
-            for path in folder.iterdir():
-                with contextlib.suppress(BlobNotFound):
-                    blob = self.stat(f"sha256:{path.name}")
-                    total += blob.size
-                    yield blob
-        self._leave_note(total, began)
+        """All blobs, in no particular order, those that come or go meanwhile perhaps.
+
+        It may be paused between any two. Each folder that was not changed while it was walked over has its record of
+        bytes mended, if a crash has left that wrong.
+        """
+        for folder in self._folders():
+            changes, total = self._totals.changes(_number(folder)), 0
+            for blob in _blobs_in(folder):
+                total += blob.size
+                yield blob
+            self._totals.mend(_number(folder), changes, total)
 
     def total_bytes(self) -> int:
-        """Bytes of all blobs together, as of the last minute and with what this process has changed since.
-
-        They are counted here only where no other process has left a count: a write does not wait for a walk over
-        all blobs that are kept.
-        """
-        with self._lock:
-            if time.monotonic() - self._counted_at > RECOUNT_S:
-                noted = self._noted()
-                self._total = sum(blob.size for blob in self) if noted is None else noted
-                self._counted_at = time.monotonic()
-            return self._total
+        """Bytes of all blobs together, whichever process wrote them; no blob is looked at for it."""
+        return self._totals.total()
 
     def room(self) -> int | None:
         """Bytes that may still be written; None without a bound."""
@@ -197,9 +178,11 @@ class FilesystemBlobStore:
             path.parent.mkdir()
             self._settled.discard(path.parent)
         size = unfinished.stat().st_size
-        # Two writers of the same bytes: the later rename puts the same content over the earlier one.
-        unfinished.rename(path)
-        self._count(size)
+        with self._totals.change(_number(path.parent)) as count:
+            # Two writers of the same bytes: the later rename puts the same content over the earlier one.
+            there = path.exists()
+            unfinished.rename(path)
+            count(0 if there else size)
         # Whoever made the folder may not have synced its own name yet.
         return frozenset({path.parent} if path.parent in self._settled else {path.parent, self.root})
 
@@ -212,27 +195,24 @@ class FilesystemBlobStore:
         name = parse_digest(digest).removeprefix("sha256:")
         return self.root / name[:2] / name
 
-    def _count(self, change: int) -> None:
-        now = time.time()
-        with self._lock:
-            self._total += change
-            self._changes.append((now, change))
-            while self._changes[0][0] < now - NOTE_LASTS_S:
-                self._changes.popleft()
+    def _folders(self) -> Iterator[Path]:
+        return (path for number in range(FOLDERS) if (path := self.root / f"{number:02x}").is_dir())
 
-    def _leave_note(self, total: int, began: float) -> None:
-        with contextlib.suppress(OSError), self.unfinished() as (file, path):
-            file.write(f"{total} {began}".encode())
-            file.flush()
-            path.rename(self._note)
+    def _count_all(self) -> dict[int, int]:
+        return {_number(folder): sum(blob.size for blob in _blobs_in(folder)) for folder in self._folders()}
 
-    def _noted(self) -> int | None:
-        """A count that is young enough, with this process's own changes since; None where there is none."""
-        with contextlib.suppress(OSError, ValueError):
-            total, began = self._note.read_text(encoding="ascii").split()
-            if time.time() - float(began) < NOTE_LASTS_S:
-                return int(total) + sum(change for at, change in self._changes if at >= float(began))
-        return None
+
+def _number(folder: Path) -> int:
+    return int(folder.name, 16)
+
+
+def _blobs_in(folder: Path) -> Iterator[BlobInfo]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                age_s = max(0.0, time.time() - status.st_mtime)
+                yield BlobInfo(f"sha256:{entry.name}", status.st_size, age_s)
 
 
 @contextlib.contextmanager

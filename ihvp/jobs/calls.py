@@ -14,7 +14,18 @@ from ihvp.jobs import rules
 from ihvp.jobs.counts import Measurements, SignOfLife, WorkerSeen, result_counts
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import (
+    Deleted,
+    EventPage,
+    Finish,
+    JobFilter,
+    LeaseState,
+    Once,
+    Page,
+    Reclaimed,
+    Standing,
+    WorkerInfo,
+)
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
@@ -23,6 +34,8 @@ __all__ = ["SCHEMA_VERSION", "JobCalls"]
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
+SCANNED_AT_ONCE: Final = 500
+"""Blobs that one call looks at: the server does nothing else meanwhile."""
 
 
 class JobCalls:
@@ -158,14 +171,15 @@ class JobCalls:
         """``JobStore.request_cancel``."""
         return Call("cancel", (job_id, self._event_limit), _outcome(_record, job_id))
 
-    def delete(self, job_id: str) -> Call[None]:
+    def delete(self, job_id: str) -> Call[Deleted]:
         """``JobStore.delete``."""
-        return Call("delete", (job_id,), _outcome(_nothing, job_id))
+        return Call("delete", (job_id,), _outcome(_deleted, job_id))
 
-    def events(self, job_id: str, after: str, limit: int) -> Call[Sequence[JobEvent]]:
-        """``JobStore.events``."""
-        milliseconds, number = rules.event_position(after)
-        return Call("events", (job_id, f"{milliseconds}-{number}", limit), _outcome(_events, job_id))
+    def event_page(self, job_id: str, after: str, limit: int) -> Call[EventPage]:
+        """``JobStore.events`` and ``event_page``."""
+        position = rules.event_position(after)
+        args = (job_id, f"{position[0]}-{position[1]}", limit)
+        return Call("events", args, _outcome(lambda answer: _event_page(answer, position), job_id))
 
     def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_lapsed``."""
@@ -188,9 +202,18 @@ class JobCalls:
         """``JobStore.drop_jobs``."""
         return Call("drop_jobs", (_microseconds(finished_before_s), limit), _rest)
 
-    def referenced_blobs(self) -> Call[set[str]]:
-        """``JobStore.referenced_blobs``."""
-        return Call("HKEYS", (f"{self._prefix}:blobs",), set)
+    def some_referenced_blobs(self, cursor: int) -> Call[tuple[int, set[str]]]:
+        """A stretch of ``JobStore.referenced_blobs``, and the cursor of the next, 0 at the end."""
+        args = (f"{self._prefix}:blobs", cursor, "COUNT", SCANNED_AT_ONCE)
+        return Call("HSCAN", args, lambda answer: (int(answer[0]), set(answer[1])))
+
+    def referenced_among(self, digests: Sequence[str]) -> Call[set[str]]:
+        """``JobStore.referenced_among``, of one digest or more."""
+
+        def parse(answer: Any) -> set[str]:
+            return {digest for digest, count in zip(digests, answer, strict=True) if count is not None}
+
+        return Call("HMGET", (f"{self._prefix}:blobs", *digests), parse)
 
     def worker_alive(self, worker_id: str, sign: SignOfLife | None) -> Call[None]:
         """``JobStore.worker_alive``."""
@@ -326,12 +349,16 @@ def _lease(answer: Any) -> LeaseState:
     return LeaseState(answer[1])
 
 
-def _events(answer: Any) -> Sequence[JobEvent]:
+def _event_page(answer: Any, after: tuple[int, int]) -> EventPage:
     events = []
     for position, flat in answer[1]:
         fields = hash_fields(flat)
         events.append(JobEvent(id=position, type=fields["type"], data=json.loads(fields["data"])))
-    return events
+    return EventPage(events, gap=rules.event_position(answer[2]) > after)
+
+
+def _deleted(answer: Any) -> Deleted:
+    return Deleted(list(answer[2:]), int(answer[1]) / 1e6)
 
 
 def _reclaimed(answer: Any) -> Sequence[Reclaimed]:

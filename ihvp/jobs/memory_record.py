@@ -23,6 +23,7 @@ class Kept:
     alike: str = ""
     alone: bool = False
     events: list[JobEvent] = field(default_factory=list)
+    dropped: tuple[int, int] = (0, 0)
 
 
 def is_current(job: JobRecord, attempt: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from ihvp.jobs.memory_presence import MemoryPresence, atomic, utc_now
 from ihvp.jobs.memory_record import Kept, is_ahead, is_alike, is_current, is_near_deadline, is_overdue
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
+from ihvp.jobs.store import Deleted, EventPage, Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import to_microseconds
 
@@ -234,19 +234,28 @@ class MemoryJobStore(MemoryPresence):
         return kept.job
 
     @atomic
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> Deleted:
         """See ``JobStore.delete``."""
         job = self._find(job_id).job
-        if not job.finished:
+        if job.finished_at is None:
             raise rules.not_finished(job_id, job.state)
         del self._jobs[job_id]
+        yielded = rules.result_blobs(job.result)
+        return Deleted(
+            [digest for digest in yielded if digest not in self.referenced_blobs()],
+            (self._clock() - job.finished_at).total_seconds(),
+        )
 
-    @atomic
     def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
         """See ``JobStore.events``."""
-        position = rules.event_position(after)
-        later = [event for event in self._find(job_id).events if rules.event_position(event.id) > position]
-        return later[:limit]
+        return self.event_page(job_id, after=after, limit=limit).events
+
+    @atomic
+    def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
+        """See ``JobStore.event_page``."""
+        position, kept = rules.event_position(after), self._find(job_id)
+        later = [event for event in kept.events if rules.event_position(event.id) > position]
+        return EventPage(later[:limit], gap=kept.dropped > position)
 
     @atomic
     def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
@@ -304,6 +313,10 @@ class MemoryJobStore(MemoryPresence):
         needed.update(kept.job.checkpoint for kept in self._jobs.values() if kept.job.checkpoint)
         needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
         return set(needed)
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``JobStore.referenced_among``."""
+        return self.referenced_blobs() & set(digests)
 
     @atomic
     def measure(self) -> Measurements:
@@ -411,7 +424,7 @@ class MemoryJobStore(MemoryPresence):
             points = (at for at, event in enumerate(kept.events) if event.type == "progress")
             oldest = next(points, None)
             if oldest is not None:
-                del kept.events[oldest]
+                kept.dropped = rules.event_position(kept.events.pop(oldest).id)
 
 
 def _refusal(finish: Callable[[Finish], object], ending: Finish) -> IhvpError | None:

@@ -104,8 +104,10 @@ class JobEvent(_Frozen):
 
     Attributes:
         id: Position in the stream, ``<ms>-<n>``; give it back to resume after it.
-        type: ``state`` for a transition, ``progress`` for a progress point.
-        data: For ``state``: ``{"state", "attempt", "revision"}``; for ``progress``: the progress.
+        type: ``state`` for a transition, ``progress`` for a progress point. A stream has ``gap`` besides, where points
+            of progress were dropped for want of room.
+        data: For ``state``: ``{"state", "attempt", "revision"}``; for ``progress``: the progress; for ``gap``:
+            ``{"after", "dropped"}``, the position behind which they are missing.
     """
 
     id: str

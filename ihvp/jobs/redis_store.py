@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
@@ -10,7 +10,18 @@ from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.rules import OVERDUE_GRACE_S, kept_result
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing, WorkerInfo
+from ihvp.jobs.store import (
+    Deleted,
+    EventPage,
+    Finish,
+    JobFilter,
+    LeaseState,
+    Once,
+    Page,
+    Reclaimed,
+    Standing,
+    WorkerInfo,
+)
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
 from ihvp.settings import Settings
@@ -128,13 +139,17 @@ class RedisJobStore:
         """See ``JobStore.request_cancel``."""
         return self._run(self._calls.request_cancel(job_id))
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> Deleted:
         """See ``JobStore.delete``."""
-        self._run(self._calls.delete(job_id))
+        return self._run(self._calls.delete(job_id))
 
     def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
         """See ``JobStore.events``."""
-        return self._run(self._calls.events(job_id, after, limit))
+        return self.event_page(job_id, after=after, limit=limit).events
+
+    def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
+        """See ``JobStore.event_page``."""
+        return self._run(self._calls.event_page(job_id, after, limit))
 
     def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_lapsed``."""
@@ -158,7 +173,15 @@ class RedisJobStore:
 
     def referenced_blobs(self) -> set[str]:
         """See ``JobStore.referenced_blobs``."""
-        return self._run(self._calls.referenced_blobs())
+        cursor, found = self._run(self._calls.some_referenced_blobs(0))
+        while cursor:
+            cursor, more = self._run(self._calls.some_referenced_blobs(cursor))
+            found |= more
+        return found
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``JobStore.referenced_among``."""
+        return self._run(self._calls.referenced_among(list(digests))) if digests else set()
 
     def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """See ``JobStore.worker_alive``."""
@@ -303,13 +326,17 @@ class AsyncRedisJobStore:
         """See ``JobStore.request_cancel``."""
         return await self._run(self._calls.request_cancel(job_id))
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str) -> Deleted:
         """See ``JobStore.delete``."""
-        await self._run(self._calls.delete(job_id))
+        return await self._run(self._calls.delete(job_id))
 
     async def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
         """See ``JobStore.events``."""
-        return await self._run(self._calls.events(job_id, after, limit))
+        return (await self.event_page(job_id, after=after, limit=limit)).events
+
+    async def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
+        """See ``JobStore.event_page``."""
+        return await self._run(self._calls.event_page(job_id, after, limit))
 
     async def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_lapsed``."""
@@ -333,7 +360,15 @@ class AsyncRedisJobStore:
 
     async def referenced_blobs(self) -> set[str]:
         """See ``JobStore.referenced_blobs``."""
-        return await self._run(self._calls.referenced_blobs())
+        cursor, found = await self._run(self._calls.some_referenced_blobs(0))
+        while cursor:
+            cursor, more = await self._run(self._calls.some_referenced_blobs(cursor))
+            found |= more
+        return found
+
+    async def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``JobStore.referenced_among``."""
+        return await self._run(self._calls.referenced_among(list(digests))) if digests else set()
 
     async def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """See ``JobStore.worker_alive``."""

@@ -12,7 +12,7 @@ Promises, held by one contract suite over all adapters:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -25,7 +25,19 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import InversionMethod
 
-__all__ = ["Finish", "JobFilter", "JobStore", "LeaseState", "Once", "Page", "Reclaimed", "Standing", "WorkerInfo"]
+__all__ = [
+    "Deleted",
+    "EventPage",
+    "Finish",
+    "JobFilter",
+    "JobStore",
+    "LeaseState",
+    "Once",
+    "Page",
+    "Reclaimed",
+    "Standing",
+    "WorkerInfo",
+]
 
 
 class LeaseState(str, Enum):
@@ -73,6 +85,31 @@ class Page:
 
     jobs: Sequence[JobRecord]
     cursor: str | None
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events of a job after a position, oldest first.
+
+    Attributes:
+        gap: Whether some after the position were dropped for want of room: points of progress, never a transition.
+    """
+
+    events: Sequence[JobEvent]
+    gap: bool
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What deleting a job has left behind.
+
+    Attributes:
+        blobs: Those of its result that no job needs any more.
+        ended_s: How long ago the job ended: a blob that is younger was asked to be kept since.
+    """
+
+    blobs: Sequence[str]
+    ended_s: float
 
 
 @dataclass(frozen=True)
@@ -270,8 +307,8 @@ class JobStore(Protocol):
             JobAlreadyFinished: It ended otherwise. Cancelling a cancelled job again changes nothing.
         """
 
-    def delete(self, job_id: str) -> None:
-        """Removes a finished job.
+    def delete(self, job_id: str) -> Deleted:
+        """Removes a finished job, and hands out the blobs of its result that no job needs any more.
 
         Raises:
             JobNotFound: No job has this id.
@@ -280,6 +317,9 @@ class JobStore(Protocol):
 
     def events(self, job_id: str, *, after: str = "0", limit: int = 100) -> Sequence[JobEvent]:
         """Events of the job after a position, oldest first."""
+
+    def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
+        """The same, and whether there are gaps between them."""
 
     def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """Takes jobs whose lease has run out back into the queue, or fails them as ``worker_lost``."""
@@ -297,7 +337,10 @@ class JobStore(Protocol):
         """Deletes jobs that ended longer ago than this many seconds, in the order of their ends."""
 
     def referenced_blobs(self) -> set[str]:
-        """Digests that any job still needs."""
+        """Digests that any job still needs: a scan over all, for those who check the store as a whole."""
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that any job still needs, at a cost that depends on their number alone."""
 
     def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
         """Notes that this worker lives, and takes over what it has counted: once a mark."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -71,6 +71,10 @@ class ModelCalls:
         """``ModelStore.list``."""
         # One more than asked for tells whether there is another page.
         return Call("list", (limit + 1, name_cursor(cursor)), _page_of(limit))
+
+    def referenced_among(self, digests: Collection[str]) -> Call[set[str]]:
+        """``ModelStore.referenced_among``."""
+        return Call("referenced_among", tuple(digests), set)
 
     def referenced_blobs(self) -> Call[set[str]]:
         """``ModelStore.referenced_blobs``."""

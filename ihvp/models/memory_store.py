@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
@@ -66,6 +66,10 @@ class MemoryModelStore:
             names = sorted(name for name in self._models if name > start)
             page = [self._models[name][-1] for name in names[:limit]]
         return page, page[-1].name if len(names) > limit and page else None
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``ModelStore.referenced_among``."""
+        return self.referenced_blobs() & set(digests)
 
     def referenced_blobs(self) -> set[str]:
         """See ``ModelStore.referenced_blobs``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ihvp.keyvalue.connection import AsyncExecutor, Executor
 from ihvp.models.calls import ModelCalls
@@ -55,6 +55,10 @@ class RedisModelStore:
         """See ``ModelStore.list``."""
         return self._run(self._calls.list(limit, cursor))
 
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``ModelStore.referenced_among``."""
+        return self._run(self._calls.referenced_among(digests))
+
     def referenced_blobs(self) -> set[str]:
         """See ``ModelStore.referenced_blobs``."""
         return self._run(self._calls.referenced_blobs())
@@ -100,6 +104,10 @@ class AsyncRedisModelStore:
     async def list(self, *, limit: int, cursor: str | None = None) -> tuple[Sequence[ModelRecord], str | None]:
         """See ``ModelStore.list``."""
         return await self._run(self._calls.list(limit, cursor))
+
+    async def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``ModelStore.referenced_among``."""
+        return await self._run(self._calls.referenced_among(digests))
 
     async def referenced_blobs(self) -> set[str]:
         """See ``ModelStore.referenced_blobs``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,9 @@ class ModelStore(Protocol):
 
     def list(self, *, limit: int, cursor: str | None = None) -> tuple[Sequence[ModelRecord], str | None]:
         """The latest version of each name, in order of names, and the cursor of the next page."""
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that any registered model needs."""
 
     def referenced_blobs(self) -> set[str]:
         """Digests that any registered model needs."""

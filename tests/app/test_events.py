@@ -81,6 +81,27 @@ def test_a_browser_that_has_it_all_is_told_not_to_come_back(service: Service) ->
     assert response.status_code == 204
 
 
+def test_who_comes_back_too_late_is_told_of_the_gap(make_service: MakeService) -> None:
+    service = make_service(event_limit=10)
+    job = service.submit()
+    claimed = service.claim(job["id"])
+    service.report(claimed, 0)
+    whole = read_events(service, job["id"])
+    seen = [next(whole) for _ in range(3)][-1]
+    assert seen["data"]["iteration"] == 0
+    for i in range(1, 50):
+        service.report(claimed, i)
+    service.finish(claimed, np.zeros(3, np.float32))
+    gap, *rest = read_events(service, job["id"], after=seen["id"])
+    assert (gap["event"], gap["data"]) == ("gap", {"after": seen["id"], "dropped": "progress"})
+    assert gap["id"] == seen["id"], "resuming after it is resuming after the last event that was seen"
+    iterations = [e["data"]["iteration"] for e in rest if e["event"] == "progress"]
+    assert iterations == list(range(50 - len(iterations), 50))
+    assert states(rest) == ["succeeded"]
+    # Who was there in time is told of none.
+    assert [e["event"] for e in read_events(service, job["id"], after=rest[0]["id"])].count("gap") == 0
+
+
 def test_a_position_that_is_none(service: Service) -> None:
     job = service.submit()
     for position in ("now", "99999999999999999999999-0", "1-2-3"):

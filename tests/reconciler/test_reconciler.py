@@ -224,6 +224,40 @@ class TestRetention:
         assert {blob.digest for blob in blobs} == {weights, rhs, young}
         assert orphan not in {blob.digest for blob in blobs}
 
+    def test_a_sweep_looks_at_a_bounded_number_of_blobs_and_the_next_goes_on(
+        self,
+        settings: Settings,
+        store: RedisJobStore,
+        blobs: FilesystemBlobStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("workers.retention.BLOBS_A_SWEEP", 10)
+        kept = {put(blobs, b"kept %d" % n, age_s=3600) for n in range(15)}
+        for digest in kept:
+            succeed(store, digest)
+        for n in range(20):
+            put(blobs, b"orphan %d" % n, age_s=3600)
+        models, index = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
+        retention = Retention(settings.model_copy(update={"retention_s": 60.0}), store, models, index, blobs)
+        removed = [retention.sweep().blobs for _ in range(4)]
+        assert sum(removed) == 20
+        assert max(removed) <= 10
+        assert {blob.digest for blob in blobs} == kept
+        index.close()
+
+    def test_what_is_due_beyond_one_sweep_goes_with_the_next_rounds(
+        self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("workers.retention.AT_ONCE", 2)
+        monkeypatch.setattr("workers.retention.CALLS_A_SWEEP", 2)
+        ids = [succeed(store, put(blobs, b"x", age_s=3600)).id for _ in range(5)]
+        time.sleep(2 * SHORT_S)
+        reconciler = Reconciler.from_settings(settings, sweep_interval_s=3600.0)
+        reconciler.round()
+        assert [store.get(job_id).result_removed for job_id in ids] == [True, True, True, True, False]
+        reconciler.round()
+        assert store.get(ids[-1]).result_removed
+
     def test_a_factor_stays_while_it_is_used_and_goes_when_it_is_not(
         self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore
     ) -> None:
@@ -259,7 +293,7 @@ class TestRetention:
         writing = blobs.writer()
         writer = writing.__enter__()
         writer.write(b"half")
-        (left,) = (path for path in settings.blob_dir.rglob("*") if path.is_file())
+        (left,) = (settings.blob_dir / "unfinished").iterdir()
         then = time.time() - 3600
         os.utime(left, (then, then))
         Reconciler.from_settings(settings).round()

@@ -73,9 +73,20 @@ def test_who_was_away_while_progress_was_dropped_gets_what_is_left(make_store: M
     for _ in range(50):
         store.report(job_id, 1, PROGRESS)
     store.succeed(job_id, 1, RESULT)
-    later = store.events(job_id, after=seen, limit=1000)
-    assert len(later) == 8
-    assert later[-1].data["state"] == "succeeded"
+    page = store.event_page(job_id, after=seen, limit=1000)
+    assert len(page.events) == 8
+    assert page.events[-1].data["state"] == "succeeded"
+    assert page.gap, "and is told that it is not all"
+    # Who has seen what was dropped last misses nothing.
+    assert not store.event_page(job_id, after=page.events[0].id).gap
+    assert store.event_page(job_id).gap
+
+
+def test_a_stream_within_its_limit_has_no_gap(store: JobStore) -> None:
+    job_id = run(store)
+    store.report(job_id, 1, PROGRESS)
+    assert not store.event_page(job_id).gap
+    assert not store.event_page(job_id, after=store.events(job_id)[0].id, limit=1).gap
 
 
 @pytest.mark.parametrize("position", ["", "x", "1-", "-1", "1-2-3", "99999999999999999999", "0-18446744073709551616"])

@@ -102,3 +102,4 @@ def test_blobs_of_every_version_are_needed(models: ModelStore) -> None:
     register(models)
     register(models, spec=model_spec(weights=digest("9") + "#w"))
     assert models.referenced_blobs() == {WEIGHTS, INPUTS, TARGETS, digest("9")}
+    assert models.referenced_among([WEIGHTS, digest("9"), digest("8")]) == {WEIGHTS, digest("9")}

@@ -9,7 +9,7 @@ import pytest
 from ihvp.errors import JobNotFinished, JobNotFound
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
-from tests.store.samples import INPUTS, RESULT, RHS, SCORES, TARGETS, WEIGHTS, X
+from tests.store.samples import INPUTS, RESULT, RHS, SCORES, TARGETS, WEIGHTS, X, job_request, new_id
 from tests.store.test_job_contract import LONG_S, SHORT_S, queue, run, wait
 
 
@@ -17,7 +17,9 @@ class TestRemoval:
     def test_a_finished_job_can_be_deleted(self, store: JobStore) -> None:
         job = run(store)
         store.succeed(job.id, 1, RESULT)
-        store.delete(job.id)
+        deleted = store.delete(job.id)
+        assert set(deleted.blobs) == {X, SCORES}
+        assert 0.0 <= deleted.ended_s < LONG_S
         for read in (store.get, store.events, store.delete):
             with pytest.raises(JobNotFound):
                 read(job.id)
@@ -90,7 +92,22 @@ class TestRemoval:
         store.succeed(first.id, 1, RESULT)
         second = run(store)
         store.succeed(second.id, 1, RESULT)
-        store.delete(first.id)
+        assert store.delete(first.id).blobs == []
         assert X in store.referenced_blobs()
-        store.delete(second.id)
+        assert set(store.delete(second.id).blobs) == {X, SCORES}
         assert X not in store.referenced_blobs()
+
+    def test_a_result_that_a_waiting_job_reads_is_not_handed_out(self, store: JobStore) -> None:
+        done = run(store)
+        store.succeed(done.id, 1, RESULT)
+        request = job_request()
+        store.create(new_id(), request.model_copy(update={"rhs": request.rhs.model_copy(update={"blob": X})}))
+        assert store.delete(done.id).blobs == [SCORES]
+
+    def test_references_can_be_asked_for_one_by_one(self, store: JobStore) -> None:
+        job = run(store)
+        unknown = "sha256:" + "0" * 64
+        assert store.referenced_among([]) == set()
+        assert store.referenced_among([unknown, RHS, X, WEIGHTS]) == {RHS, WEIGHTS}
+        store.succeed(job.id, 1, RESULT)
+        assert store.referenced_among([unknown, RHS, X, WEIGHTS]) == {X}

@@ -1,7 +1,14 @@
 -- Removes a finished job with all that is kept about it.
--- ARGV: id. Answers: {'ok'} | {'not_found'} | {'not_finished', state}
+-- ARGV: id
+-- Answers: {'ok', µs since it ended, digest of a blob of its result that no job needs any more, ...}
+--   | {'not_found'} | {'not_finished', state}
 local job = facts(ARGV[1])
 if not job then return {'not_found'} end
 if not finished(job.state) then return {'not_finished', job.state} end
+local ended = tonumber(redis.call('HGET', job_key(job.id), 'finished'))
 remove(job)
-return {'ok'}
+local answer = {'ok', int(clock() - ended)}
+for _, digest in ipairs(job.yields and cjson.decode(job.yields) or {}) do
+  if redis.call('HEXISTS', key('blobs'), digest) == 0 then answer[#answer + 1] = digest end
+end
+return answer
