@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         1000, description="Events kept for a job; past it old progress goes, never a change of state."
     )
     checkpoint_s: Seconds = Field(10.0, description="How often the state of a running solve is saved.")
+    stop_grace_s: Seconds = Field(
+        10.0,
+        description="Seconds a worker may take to stop a cancelled or overdue job before its process is killed.",
+    )
     store_timeout_s: Seconds = Field(5.0, description="Longest wait for an answer of the store.")
 
     threads: int = Field(0, ge=0, description="Threads of a worker's solves; 0: cores shared among workers.")

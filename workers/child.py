@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings, let_waiting_threads_sleep
+from workers.shared_number import SharedNumber
 
 if TYPE_CHECKING:
     from workers.execution import Executor
@@ -38,6 +40,7 @@ class WorkerChild:
         owner: Name of the worker, made once in its parent process.
         shutting_down: Says whether the parent was told to end.
         wake: Publishes a token for a job id, for whichever worker is free.
+        taking: Told this process's id once it may take jobs.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class WorkerChild:
         owner: str,
         shutting_down: Callable[[], bool],
         wake: Callable[[str], None],
+        taking: SharedNumber,
     ) -> None:
         self._settings = settings
         self._owner = owner
         self._wake = wake
+        self._taking = taking
         self._shutting_down = shutting_down
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
@@ -122,6 +127,7 @@ class WorkerChild:
             _log.warning("reclaim_failed", error=str(error))
             return False
         self._predecessor_reclaimed = True
+        self._taking.value = os.getpid()
         for job in reclaimed:
             _log.warning("reclaimed_after_worker_death", job_id=job.job_id, state=job.state.value)
             if job.state is JobState.Queued:

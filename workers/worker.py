@@ -11,16 +11,21 @@ from typing import Any
 
 from celery import Celery, signals
 
+from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.settings import Settings
 from workers.broker import SOLVE_TASK, publish_token
 from workers.child import WorkerChild
 from workers.logs import configure_logs
+from workers.overseer import LOOK_S, Overseer
 from workers.process import die_with_parent
+from workers.shared_number import SharedNumber
 from workers.stop import ShutdownFlag
 
 __all__ = ["Worker"]
 
 _LOOK_AFTER_CHILD_S = 0.5
+# The parent serves the broker meanwhile.
+_PARENT_TIMEOUT_S = 1.0
 
 
 class Worker:
@@ -39,6 +44,7 @@ class Worker:
         self._settings = settings
         self._parent_pid = os.getpid()
         self._shutdown = ShutdownFlag()
+        self._taking = SharedNumber()
         self._child: WorkerChild | None = None
         self.owner = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
         # Registered eagerly: a pool child looks its tasks up by name.
@@ -67,6 +73,17 @@ class Worker:
         # Celery replaces a dead child as soon as it hears of it, which for the first child it may not
         # (its exit was seen to go unheard once it had run a task); by itself it looks every 5 s.
         sender.hub.call_repeatedly(_LOOK_AFTER_CHILD_S, sender.pool.maintain_pool)
+        hasty = self._settings.model_copy(
+            update={"store_timeout_s": min(self._settings.store_timeout_s, _PARENT_TIMEOUT_S)}
+        )
+        overseer = Overseer(
+            RedisJobStore.from_settings(hasty),
+            self.owner,
+            self._settings.stop_grace_s,
+            self._taking,
+            lambda: sender.pool.info["processes"],
+        )
+        sender.hub.call_repeatedly(min(LOOK_S, self._settings.stop_grace_s), overseer.look)
         # On SIGINT and SIGQUIT, Celery waits for running tasks before it sends worker_shutting_down.
         for number in (signal.SIGINT, signal.SIGQUIT):
             previous = signal.getsignal(number)
@@ -83,7 +100,7 @@ class Worker:
 
     def _child_started(self, **_: Any) -> None:
         die_with_parent(self._parent_pid)
-        self._child = WorkerChild(self._settings, self.owner, self._shutdown, self._wake)
+        self._child = WorkerChild(self._settings, self.owner, self._shutdown, self._wake, self._taking)
         self._child.start()
 
     def _child_ending(self, **_: Any) -> None:

@@ -194,6 +194,10 @@ class JobCalls:
         """``JobStore.expire_overdue``."""
         return Call("expire_overdue", (_microseconds(grace_s), rules.BATCH, self._event_limit), _rest)
 
+    def condemn(self, owner: str, grace_s: float) -> Call[Sequence[str] | None]:
+        """``JobStore.condemn``."""
+        return Call("condemn", (owner, _microseconds(grace_s), rules.BATCH, self._event_limit), _rest_or_none)
+
     def drop_results(self, finished_before_s: float, limit: int) -> Call[Sequence[str]]:
         """``JobStore.drop_results``."""
         return Call("drop_results", (_microseconds(finished_before_s), limit), _rest)
@@ -389,6 +393,10 @@ def _measurements(answer: Any) -> Measurements:
 
 def _rest(answer: Any) -> Sequence[str]:
     return list(answer[1:])
+
+
+def _rest_or_none(answer: Any) -> Sequence[str] | None:
+    return None if answer[0] == "none" else _rest(answer)
 
 
 def _nothing(answer: Any) -> None:

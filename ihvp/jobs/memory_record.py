@@ -22,8 +22,14 @@ class Kept:
     lease_until: datetime | None = None
     alike: str = ""
     alone: bool = False
+    cancelled_at: datetime | None = None
     events: list[JobEvent] = field(default_factory=list)
     dropped: tuple[int, int] = (0, 0)
+
+    def is_unstopped(self, since: datetime) -> bool:
+        """Whether it runs although it was cancelled, or its deadline passed, before then."""
+        cancelled = self.cancelled_at is not None and self.cancelled_at < since
+        return self.job.state is JobState.Running and (cancelled or is_overdue(self.job, since))
 
 
 def is_current(job: JobRecord, attempt: int) -> bool:

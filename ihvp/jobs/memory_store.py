@@ -30,7 +30,7 @@ class MemoryJobStore(MemoryPresence):
     Args:
         clock: The store's time, with a time zone.
         event_limit: Events kept for a job.
-        overdue_grace_s: How long past its deadline a running job may take to stop.
+        overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
     """
 
     def __init__(
@@ -38,13 +38,14 @@ class MemoryJobStore(MemoryPresence):
         clock: Callable[[], datetime] = utc_now,
         *,
         event_limit: int = 1000,
-        overdue_grace_s: float = rules.OVERDUE_GRACE_S,
+        overdue_grace_s: float = 15.0,
     ) -> None:
         super().__init__(clock)
         self._event_limit = event_limit
         self._grace = timedelta(seconds=overdue_grace_s)
         self._jobs: dict[str, Kept] = {}
         self._once: dict[str, tuple[str, str, datetime]] = {}
+        self._condemned: set[str] = set()
 
     @atomic
     def create(
@@ -132,6 +133,8 @@ class MemoryJobStore(MemoryPresence):
     def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
         now = self._clock()
+        if owner in self._condemned:
+            return []
         block: list[Kept] = []
         passed: list[Kept] = []
         rows = numbers = 0
@@ -228,6 +231,7 @@ class MemoryJobStore(MemoryPresence):
         if state is JobState.Queued:
             return self._move(kept, JobState.Cancelled, cancel_requested=True)
         if state is JobState.Running and not kept.job.cancel_requested:
+            kept.cancelled_at = self._clock()
             self._change(kept, cancel_requested=True)
         elif state in TERMINAL and state is not JobState.Cancelled:
             raise rules.already_finished(job_id, state)
@@ -269,20 +273,30 @@ class MemoryJobStore(MemoryPresence):
     def reclaim_owner(self, owner: str, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_owner``."""
         held = [kept for kept in self._running() if kept.job.owner == owner]
-        return [self._reclaim(kept, max_attempts, "worker_died") for kept in held]
+        reclaimed = [self._reclaim(kept, max_attempts, "worker_died") for kept in held]
+        self._condemned.discard(owner)
+        return reclaimed
 
     @atomic
     def expire_overdue(self) -> Sequence[str]:
         """See ``JobStore.expire_overdue``."""
         now = self._clock()
-        overdue = [
-            kept
-            for kept in [*self._queue(), *self._running()]
-            if is_overdue(kept.job, now - (self._grace if kept.job.state is JobState.Running else timedelta()))
-        ]
+        overdue = [kept for kept in self._queue() if is_overdue(kept.job, now)]
         for kept in overdue:
-            self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Expired)
-        return [kept.job.id for kept in overdue]
+            self._move(kept, JobState.Expired)
+        unstopped = [kept for kept in self._running() if kept.is_unstopped(now - self._grace)]
+        for kept in unstopped:
+            self._give_up_on(kept)
+        return [kept.job.id for kept in [*overdue, *unstopped]]
+
+    @atomic
+    def condemn(self, owner: str, grace_s: float) -> Sequence[str] | None:
+        """See ``JobStore.condemn``."""
+        since = self._clock() - timedelta(seconds=grace_s)
+        unstopped = [kept for kept in self._running() if kept.job.owner == owner and kept.is_unstopped(since)]
+        for kept in unstopped:
+            self._give_up_on(kept)
+        return [kept.job.id for kept in unstopped] if owner in self._condemned else None
 
     @atomic
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
@@ -381,15 +395,21 @@ class MemoryJobStore(MemoryPresence):
             waited = (now - job.created_at).total_seconds()
             self._counts.observe("queue_wait_seconds", job.request.priority.value, value=waited)
 
+    def _give_up_on(self, kept: Kept) -> None:
+        if kept.job.owner is not None:
+            self._condemned.add(kept.job.owner)
+        self._move(kept, JobState.Cancelled if kept.job.cancel_requested else JobState.Expired)
+
     def _reclaim(self, kept: Kept, max_attempts: int, cause: str) -> Reclaimed:
-        kept.losses += 1
+        counted = kept.job.owner not in self._condemned
+        kept.losses += counted
         if kept.job.cancel_requested:
             self._move(kept, JobState.Cancelled)
-        elif kept.losses >= max_attempts:
+        elif counted and kept.losses >= max_attempts:
             self._move(kept, JobState.Failed, error=rules.worker_lost_error(kept.losses))
         else:
             self._move(kept, JobState.Queued)
-        self._counts.add("lease_losses", cause, kept.job.state.value)
+        self._counts.add("lease_losses", cause if counted else "child_killed", kept.job.state.value)
         return Reclaimed(kept.job.id, kept.job.state)
 
     def _move(self, kept: Kept, state: JobState, **changes: Any) -> JobRecord:

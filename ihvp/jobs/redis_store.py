@@ -8,7 +8,7 @@ from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
-from ihvp.jobs.rules import OVERDUE_GRACE_S, kept_result
+from ihvp.jobs.rules import kept_result, overdue_grace
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
     Deleted,
@@ -37,10 +37,10 @@ class RedisJobStore:
     Args:
         calls: The operations.
         executor: Carries them out.
-        overdue_grace_s: How long past its deadline a running job may take to stop.
+        overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
     """
 
-    def __init__(self, calls: JobCalls, executor: Executor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
+    def __init__(self, calls: JobCalls, executor: Executor, overdue_grace_s: float) -> None:
         self._calls = calls
         self._run = executor.run
         self._run_all = executor.run_all
@@ -48,9 +48,10 @@ class RedisJobStore:
         self._overdue_grace_s = overdue_grace_s
 
     @classmethod
-    def from_settings(cls, settings: Settings, overdue_grace_s: float = OVERDUE_GRACE_S) -> RedisJobStore:
+    def from_settings(cls, settings: Settings, overdue_grace_s: float | None = None) -> RedisJobStore:
         """The store that the settings name; it connects when it is first used."""
-        return cls(JobCalls(settings), Executor(settings, _PACKAGE), overdue_grace_s)
+        grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
+        return cls(JobCalls(settings), Executor(settings, _PACKAGE), grace_s)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -163,6 +164,10 @@ class RedisJobStore:
         """See ``JobStore.expire_overdue``."""
         return self._run(self._calls.expire_overdue(self._overdue_grace_s))
 
+    def condemn(self, owner: str, grace_s: float) -> Sequence[str] | None:
+        """See ``JobStore.condemn``."""
+        return self._run(self._calls.condemn(owner, grace_s))
+
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """See ``JobStore.drop_results``."""
         return self._run(self._calls.drop_results(finished_before_s, limit))
@@ -214,10 +219,10 @@ class AsyncRedisJobStore:
     Args:
         calls: The operations.
         executor: Carries them out.
-        overdue_grace_s: How long past its deadline a running job may take to stop.
+        overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
     """
 
-    def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float = OVERDUE_GRACE_S) -> None:
+    def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float) -> None:
         self._calls = calls
         self._run = executor.run
         self._run_all = executor.run_all
@@ -225,9 +230,10 @@ class AsyncRedisJobStore:
         self._overdue_grace_s = overdue_grace_s
 
     @classmethod
-    def from_settings(cls, settings: Settings, overdue_grace_s: float = OVERDUE_GRACE_S) -> AsyncRedisJobStore:
+    def from_settings(cls, settings: Settings, overdue_grace_s: float | None = None) -> AsyncRedisJobStore:
         """The store that the settings name; it connects when it is first used."""
-        return cls(JobCalls(settings), AsyncExecutor(settings, _PACKAGE), overdue_grace_s)
+        grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
+        return cls(JobCalls(settings), AsyncExecutor(settings, _PACKAGE), grace_s)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -349,6 +355,10 @@ class AsyncRedisJobStore:
     async def expire_overdue(self) -> Sequence[str]:
         """See ``JobStore.expire_overdue``."""
         return await self._run(self._calls.expire_overdue(self._overdue_grace_s))
+
+    async def condemn(self, owner: str, grace_s: float) -> Sequence[str] | None:
+        """See ``JobStore.condemn``."""
+        return await self._run(self._calls.condemn(owner, grace_s))
 
     async def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """See ``JobStore.drop_results``."""

@@ -26,7 +26,6 @@ __all__ = [
     "FORGET_WORKER_S",
     "HEAD_START_S",
     "NEAR_DEADLINE_S",
-    "OVERDUE_GRACE_S",
     "SCAN_BOUND",
     "alike",
     "already_finished",
@@ -37,6 +36,7 @@ __all__ = [
     "listing_cursor",
     "not_finished",
     "other_request",
+    "overdue_grace",
     "queue_full",
     "request_blobs",
     "result_blobs",
@@ -49,8 +49,8 @@ __all__ = [
 HEAD_START_S: Final = {Priority.High: 600.0, Priority.Normal: 0.0, Priority.Low: -600.0}
 # Nothing is taken along behind a job whose deadline is nearer than this: it would pay for the others with its time.
 NEAR_DEADLINE_S: Final = 60.0
-# How long past its deadline a running job may take to stop and hand over what it has reached.
-OVERDUE_GRACE_S: Final = 15.0
+# What the store adds to the time that a worker has to stop a job: the worker's own parent looks after it first.
+PARENT_S: Final = 5.0
 # Most jobs one call of reclaim or expire takes; the next round takes more.
 BATCH: Final = 500
 # Most jobs one page of a filtered listing looks at.
@@ -80,6 +80,11 @@ def queue_full(waiting: int, most: int, solved: int) -> QueueFull:
         hint="Retry after the seconds in Retry-After, or add workers.",
         retry_after_s=min(max(seconds, 1.0), LONGEST_RETRY_S),
     )
+
+
+def overdue_grace(stop_grace_s: float) -> float:
+    """Seconds after which a running job that was to stop is ended without its worker."""
+    return stop_grace_s + PARENT_S
 
 
 def other_request(job_id: str) -> IdempotencyMismatch:

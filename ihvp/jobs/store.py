@@ -328,7 +328,25 @@ class JobStore(Protocol):
         """The same at once for every job of an owner that is known to be dead."""
 
     def expire_overdue(self) -> Sequence[str]:
-        """Ends queued jobs past their deadline, and running ones whose worker did not stop for it in time."""
+        """Ends queued jobs past their deadline, and running ones whose worker did not stop in time.
+
+        In time: for its deadline or its cancellation. Such a worker is condemned; see ``condemn``.
+        """
+
+    def condemn(self, owner: str, grace_s: float) -> Sequence[str] | None:
+        """Ends jobs that an owner did not stop in time, ``cancelled`` or ``expired``, and tells whether to kill it.
+
+        A condemned owner is given no more jobs, and its death is counted against none of those that it still holds,
+        until ``reclaim_owner`` says that it is dead.
+
+        Args:
+            owner: The worker.
+            grace_s: Seconds that it may take to stop a job after its cancellation or its deadline.
+
+        Returns:
+            The ids of the jobs that were ended now, none where ``expire_overdue`` ended them before; None where the
+            owner is not condemned.
+        """
 
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
         """Removes the results of jobs that ended longer ago than this many seconds; the jobs stay."""

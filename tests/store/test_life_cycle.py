@@ -148,6 +148,15 @@ class LifeCycle(RuleBasedStateMachine):
         assert sorted(outcome(self.redis, "reclaim_owner", owner, max_attempts), key=str) == expected
 
     @precondition(lambda self: self.jobs(JobState.Running))
+    @rule(owner=st.sampled_from(OWNERS), grace_s=st.sampled_from([0.0, 0.0, LONG_S]))
+    def condemn(self, owner: str, grace_s: float) -> None:
+        """Its parent looks whether a worker has stopped what it should have."""
+        expected = outcome(self.model, "condemn", owner, grace_s)
+        found = outcome(self.redis, "condemn", owner, grace_s)
+        assert (found is None) == (expected is None)
+        assert sorted(found or []) == sorted(expected or [])
+
+    @precondition(lambda self: self.jobs(JobState.Running))
     @rule(job_id=job_ids)
     def cancel(self, job_id: str) -> None:
         self.both("request_cancel", job_id)

@@ -9,6 +9,7 @@ if job.state == 'queued' then
 elseif job.state == 'running' then
   if not job.cancel then
     redis.call('HSET', job_key(job.id), 'cancel', '1', 'revision', int(job.revision + 1))
+    redis.call('ZADD', key('cancels'), int(clock()), job.id)
     -- Not a move, so no event; those who wait for the job look at it again all the same.
     redis.call('PUBLISH', key('events'), job.id)
   end

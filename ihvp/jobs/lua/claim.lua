@@ -10,6 +10,7 @@ local answer = {'ok'}
 local function add(id) answer[#answer + 1] = {id, redis.call('HGETALL', job_key(id))} end
 
 local last = redis.call('HGET', key('claims'), owner)
+if last == CONDEMNED then return {'none'} end
 if last and string.sub(last, 1, #op + 1) == op .. ' ' then
   for id in string.gmatch(string.sub(last, #op + 2), '%S+') do
     local job = facts(id)

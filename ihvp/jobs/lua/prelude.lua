@@ -20,12 +20,13 @@
 --   P:alike:<digest>  zset     those that may be solved as one block, by score
 --   P:leases          zset     running jobs by the end of their lease
 --   P:deadlines       zset     unfinished jobs that have a deadline, by it
+--   P:cancels         zset     running jobs that were asked to stop, by when they were
 --   P:jobs            zset     all jobs by created time, which no two share
 --   P:jobs:<state>    zset     the same, of one state
 --   P:results         zset     finished jobs that still have a result, by the time they ended
 --   P:ended           zset     finished jobs, by the time they ended
 --   P:blobs           hash     digest -> how many jobs refer to it
---   P:claims          hash     owner -> '<op> <job id> ...' of its last claim
+--   P:claims          hash     owner -> '<op> <job id> ...' of its last claim, or CONDEMNED
 --   P:events:<id>     stream   the job's events: type, data
 --   P:once:<digest>   hash     job, fingerprint: what a key was used for; expires
 --   P:workers         zset     workers by the time they last reported themselves
@@ -146,6 +147,7 @@ local function move(job, state, now, limit, changes)
   if from == 'queued' then dequeue(job) end
   if from == 'running' then
     redis.call('ZREM', key('leases'), id)
+    if job.cancel then redis.call('ZREM', key('cancels'), id) end
     redis.call('HDEL', job_key(id), 'owner')
   end
   if state == 'queued' then
@@ -189,19 +191,31 @@ local function advice(job, now)
   return 'held'
 end
 
+-- A process that did not stop a job in time is as good as dead: it is given nothing more, and its death counts against none of
+-- its other jobs. It stands so until its successor has taken them back.
+local CONDEMNED = 'condemned'
+local function is_condemned(owner) return redis.call('HGET', key('claims'), owner) == CONDEMNED end
+
+-- Ends a running job whose worker did not stop it in time.
+local function give_up_on(job, now, limit)
+  redis.call('HSET', key('claims'), job.owner, CONDEMNED)
+  move(job, job.cancel and 'cancelled' or 'expired', now, limit)
+end
+
 -- Takes a job from a lost worker. `err` is the JSON of the error it fails with; {losses} in it is filled in.
 local function reclaim(job, now, limit, max_attempts, err, cause)
-  local losses = job.losses + 1
+  local counted = not is_condemned(job.owner)
+  local losses = job.losses + (counted and 1 or 0)
   redis.call('HSET', job_key(job.id), 'losses', int(losses))
   job.losses = losses
   if job.cancel then
     move(job, 'cancelled', now, limit)
-  elseif losses >= max_attempts then
+  elseif counted and losses >= max_attempts then
     move(job, 'failed', now, limit, {'error', (string.gsub(err, '{losses}', int(losses)))})
   else
     move(job, 'queued', now, limit)
   end
-  count('lease_losses', cause, job.state)
+  count('lease_losses', counted and cause or 'child_killed', job.state)
   return {job.id, job.state}
 end
 

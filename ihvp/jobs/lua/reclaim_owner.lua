@@ -1,4 +1,4 @@
--- Takes back every job of an owner. ARGV: owner, max attempts, error, event limit
+-- Takes back every job of an owner that is dead; whoever comes in its name is trusted again. ARGV: owner, max attempts, error, event limit
 -- Answers: {'ok', {id, state}, ...}
 local now, answer = clock(), {'ok'}
 -- As many blocks of jobs run as there are workers, so no index by owner is kept.
@@ -8,4 +8,5 @@ for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
     answer[#answer + 1] = reclaim(job, now, ARGV[4], tonumber(ARGV[2]), ARGV[3], 'worker_died')
   end
 end
+if is_condemned(ARGV[1]) then redis.call('HDEL', key('claims'), ARGV[1]) end
 return answer
