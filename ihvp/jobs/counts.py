@@ -47,7 +47,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "attempts": Family(("method",), "Attempts begun: each is a worker's claim of a job."),
     "lease_losses": Family(
         ("cause", "outcome"),
-        "Jobs taken from a lost worker, by cause (lease_lapsed, worker_died, child_killed) and what became of the job.",
+        "Jobs taken from a lost worker, by cause (lease_lapsed, worker_died, child_killed) and what became of them.",
     ),
     "jobs_released": Family((), "Jobs that a worker gave back to the queue because it shut down."),
     "reconciler_rounds": Family((), "Rounds begun by the leading reconciler."),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from ihvp.jobs import rules
 from ihvp.jobs.record import JobEvent, JobRecord
 from ihvp.jobs.states import JobState
+from ihvp.keyvalue.calls import to_microseconds
 
 __all__ = ["Kept", "is_ahead", "is_alike", "is_current", "is_near_deadline", "is_overdue"]
 
@@ -25,6 +27,20 @@ class Kept:
     cancelled_at: datetime | None = None
     events: list[JobEvent] = field(default_factory=list)
     dropped: tuple[int, int] = (0, 0)
+
+    def announce(self, now: datetime, kind: str, data: dict[str, Any], limit: int) -> None:
+        """Adds an event; past the limit the oldest point of progress goes."""
+        milliseconds, number = to_microseconds(now) // 1000, 0
+        if self.events:
+            last = rules.event_position(self.events[-1].id)
+            if (milliseconds, 0) <= last:
+                milliseconds, number = last[0], last[1] + 1
+        self.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
+        if len(self.events) > limit:
+            points = (at for at, event in enumerate(self.events) if event.type == "progress")
+            oldest = next(points, None)
+            if oldest is not None:
+                self.dropped = rules.event_position(self.events.pop(oldest).id)
 
     def is_unstopped(self, since: datetime) -> bool:
         """Whether it runs although it was cancelled, or its deadline passed, before then."""

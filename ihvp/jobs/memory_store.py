@@ -434,17 +434,7 @@ class MemoryJobStore(MemoryPresence):
         self._announce(kept, "state", {"state": job.state.value, "attempt": job.attempt, "revision": job.revision})
 
     def _announce(self, kept: Kept, kind: str, data: dict[str, Any]) -> None:
-        milliseconds, number = to_microseconds(self._clock()) // 1000, 0
-        if kept.events:
-            last = rules.event_position(kept.events[-1].id)
-            if (milliseconds, 0) <= last:
-                milliseconds, number = last[0], last[1] + 1
-        kept.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
-        if len(kept.events) > self._event_limit:
-            points = (at for at, event in enumerate(kept.events) if event.type == "progress")
-            oldest = next(points, None)
-            if oldest is not None:
-                kept.dropped = rules.event_position(kept.events.pop(oldest).id)
+        kept.announce(self._clock(), kind, data, self._event_limit)
 
 
 def _refusal(finish: Callable[[Finish], object], ending: Finish) -> IhvpError | None:
