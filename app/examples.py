@@ -82,6 +82,7 @@ JOB: Final[dict[str, Any]] = {
     "started_at": "2026-01-05T10:00:00.004Z",
     "finished_at": "2026-01-05T10:00:00.051Z",
     "queue_position": None,
+    "eta": None,
     "cancel_requested": False,
     "progress": {
         "phase": "storing",
@@ -122,6 +123,8 @@ PREDICTION: Final = {
     "queue_length": 2,
     "workers": 1,
     "starts_in_s": 0.1,
+    "ends_in_s": 0.14,
+    "unknown": None,
     "load_s": 0.02,
     "kept_bytes": 65536,
     "predictions": [

@@ -28,9 +28,14 @@ class Sight:
 
     @property
     def etag(self) -> str:
-        """Changes exactly when the body does: that is made of the record and its place in the queue."""
-        place = self.standing.queue_position
-        return f'"r{self.standing.revision}"' if place is None else f'"r{self.standing.revision}.{place}"'
+        """Changes exactly when the body does: that is made of the record, of its place in the queue and the ETA."""
+        place = self.standing.place
+        if place is None:
+            return f'"r{self.standing.revision}"'
+        eta = place.eta
+        times = [str(int(at.timestamp())) if at is not None else "-" for at in (eta.starts_at, eta.ends_at)]
+        # Why a time is unknown is told apart too: it stands in the body.
+        return f'"r{self.standing.revision}.{place.queue_position}.{".".join(times)}{(eta.unknown or "")[:4]}"'
 
     @property
     def finished(self) -> bool:
@@ -41,7 +46,7 @@ class Sight:
 class JobBodies:
     """Looks at jobs, and keeps the bodies of those looked at of late.
 
-    A body is a function of id, revision and queue position, so what is kept never goes stale, whichever process
+    A body is a function of id, revision and place in the queue, so what is kept never goes stale, whichever process
     changes the job.
 
     Args:
@@ -75,7 +80,7 @@ class JobBodies:
                 return sight, body
             job = await self._store.get(sight.job_id)
             if job.revision == sight.standing.revision:
-                body = JobView.of(job, sight.standing.queue_position).model_dump_json().encode()
+                body = JobView.of(job, sight.standing.place).model_dump_json().encode()
                 self._keep(key, body)
                 return sight, body
             sight = await self.look(sight.job_id)

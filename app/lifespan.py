@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 
 from app.events import EventHub
+from app.expected_cost import ExpectedCost
 from app.job_bodies import JobBodies
 from app.queue import WorkerWaker
 from app.services import Services
@@ -52,6 +53,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             bodies=JobBodies(jobs),
             models=models,
             costs=costs,
+            expected=ExpectedCost(costs),
             blobs=FilesystemBlobStore.from_settings(settings),
             waker=waker,
             hub=hub,

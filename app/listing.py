@@ -100,10 +100,7 @@ async def list_jobs(services: Services, query: JobQuery) -> JobPage:
         limit=query.limit,
         cursor=query.cursor,
     )
-    views = []
-    for job in page.jobs:
-        position = await services.jobs.queue_position(job.id) if job.state is JobState.Queued else None
-        views.append(JobView.of(job, position))
+    views = [JobView.of(job, page.places.get(job.id)) for job in page.jobs]
     return JobPage(jobs=views, next=_next("/v1/jobs", query, page.cursor))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app.health import live_workers
 from app.method_checks import check_perturbation, check_ranks
 from app.submission import CheckedJob, check_job
 from ihvp.costs.prediction import predict
@@ -31,10 +30,11 @@ async def predict_job(services: Services, submission: JobSubmission) -> Predicti
     """
     checked = await check_job(services, submission, store_rhs=False)
     workload = checked.workload
-    known = await services.costs.known(workload.model, workload.curvature)
-    waiting = await services.jobs.queue_length()
-    workers = await live_workers(services)
+    known = await services.expected.read(workload)
     request = checked.request
+    predictions = [_predicted(checked, method, known, services) for method in InversionMethod]
+    asked = next(found for found in predictions if found.asked)
+    ahead = await services.jobs.foresee(request.priority, asked.seconds)
     return PredictionView(
         model=JobModel(**request.model.model_dump(include={"reference", "digest", "num_params"})),
         num_points=workload.num_points,
@@ -42,12 +42,14 @@ async def predict_job(services: Services, submission: JobSubmission) -> Predicti
         curvature=request.curvature.value,
         hessian_perturbation=request.hessian_perturbation,
         memory_budget=services.settings.memory_budget,
-        queue_length=waiting,
-        workers=workers,
-        starts_in_s=_start(waiting, workers, known),
+        queue_length=ahead.queue_length,
+        workers=ahead.workers,
+        starts_in_s=ahead.starts_in_s,
+        ends_in_s=ahead.ends_in_s,
+        unknown=ahead.unknown,
         load_s=max((seen.load_s for seen in known.here), default=None),
         kept_bytes=next((seen.kept_bytes for seen in known.here if seen.kept_bytes is not None), None),
-        predictions=[_predicted(checked, method, known, services) for method in InversionMethod],
+        predictions=predictions,
     )
 
 
@@ -84,11 +86,3 @@ def _refusal(checked: CheckedJob, task: Task) -> str | None:
     except InvalidInput as error:
         return error.message
     return None
-
-
-def _start(waiting: int, workers: int, known: Known) -> float | None:
-    """Seconds until those that wait now have been taken, at the pace of recent jobs."""
-    if not workers or (waiting and not known.recent):
-        return None
-    pace = sum(seen.load_s + seen.seconds for seen in known.recent) / max(len(known.recent), 1)
-    return waiting * pace / workers

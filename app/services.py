@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.events import EventHub
+    from app.expected_cost import ExpectedCost
     from app.job_bodies import JobBodies
     from app.metrics import Metrics
     from app.queue import WorkerWaker
@@ -28,6 +29,7 @@ class Services:
     bodies: JobBodies
     models: AsyncRedisModelStore
     costs: AsyncRedisCostStore
+    expected: ExpectedCost
     blobs: BlobStore
     waker: WorkerWaker
     hub: EventHub

@@ -7,14 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import structlog
 from ulid import ULID
 
 from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
+from app.request_id import current_request_id
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
 from ihvp.costs.workload import Task, Workload
 from ihvp.errors import ModelNotFound, UnknownModel
+from ihvp.jobs.outlook import Origin, Place
 from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
 from ihvp.methods import InversionMethod, parse_options
 from ihvp.perturbation import least
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from ihvp.models.spec import LayoutEntry, ModelSpec
 
 __all__ = ["CheckedJob", "Submitted", "check_job", "submit_job"]
+
+_log = structlog.get_logger("app.jobs")
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,10 @@ class CheckedJob:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job, and whether an earlier request with the same Idempotency-Key has made it."""
+    """A job, where it stands in the queue, and whether an earlier request with the same key has made it."""
 
     job: JobRecord
+    place: Place | None
     replayed: bool
 
 
@@ -80,13 +86,23 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
     # Before any check: what was accepted once is not refused because a blob or a model has gone since.
     made = None if once is None else await services.jobs.made_once(once)
     if made is not None:
-        return Submitted(made, replayed=True)
-    request = (await check_job(services, submission, store_rhs=True)).request
+        return Submitted(made, await _place(services, made), replayed=True)
+    checked = await check_job(services, submission, store_rhs=True)
+    origin = Origin(
+        request_id=current_request_id(), predicted_s=await services.expected.seconds(checked.workload, checked.task)
+    )
     job_id = f"job_{ULID()}"
-    job = await services.jobs.create(job_id, request, once=once, most_queued=services.settings.max_queue)
+    job, place = await services.jobs.submit(
+        job_id, checked.request, once=once, most_queued=services.settings.max_queue, origin=origin
+    )
     if job.id == job_id:
         services.waker.wake(job.id)
-    return Submitted(job, replayed=job.id != job_id)
+        _log.info("job_accepted", job_id=job.id, method=checked.request.method.value)
+    return Submitted(job, place, replayed=job.id != job_id)
+
+
+async def _place(services: Services, job: JobRecord) -> Place | None:
+    return None if job.finished else (await services.jobs.standing(job.id)).place
 
 
 async def check_job(services: Services, submission: JobSubmission, *, store_rhs: bool) -> CheckedJob:

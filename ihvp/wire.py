@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ihvp.jobs.outlook import Eta, Place, Unknown
 from ihvp.jobs.record import JobError, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import Priority
@@ -17,6 +18,7 @@ from ihvp.results import Provenance, ResultInfo
 
 __all__ = [
     "BlobView",
+    "EtaView",
     "Influence",
     "InfluenceExtremes",
     "InfluencePoint",
@@ -65,6 +67,21 @@ class JobModel(_View):
     num_params: int
 
 
+class EtaView(_View):
+    """When a waiting job is expected to start and to end, by what the last jobs took. Changes when the queue moves."""
+
+    starts_at: datetime | None
+    ends_at: datetime | None
+    unknown: Unknown | None = Field(
+        description="Why a time is null: `no_live_worker`, or `nothing_measured` before a first job has ended."
+    )
+
+    @classmethod
+    def of(cls, eta: Eta) -> EtaView:
+        """The view of what the store expects."""
+        return cls(starts_at=eta.starts_at, ends_at=eta.ends_at, unknown=eta.unknown)
+
+
 class JobView(_View):
     """A job as callers see it."""
 
@@ -85,6 +102,7 @@ class JobView(_View):
     started_at: datetime | None
     finished_at: datetime | None
     queue_position: int | None
+    eta: EtaView | None = Field(None, description="Of a waiting job; a running one has progress.eta_s.")
     cancel_requested: bool
     progress: Progress | None
     result: ResultSummary | None
@@ -93,7 +111,7 @@ class JobView(_View):
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: JobRecord, queue_position: int | None) -> JobView:
+    def of(cls, job: JobRecord, place: Place | None) -> JobView:
         """The view of a record."""
         request = job.request
         base = f"/v1/jobs/{job.id}"
@@ -117,7 +135,8 @@ class JobView(_View):
                     "method", "hessian_perturbation", "options", "curvature", "rhs", "influence", "priority", "tags",
                 }
             ),
-            queue_position=queue_position,
+            queue_position=None if place is None else place.queue_position,
+            eta=None if place is None else EtaView.of(place.eta),
             links=links,
         )  # fmt: skip
 
@@ -163,8 +182,10 @@ class PredictionView(_View):
     queue_length: int = Field(description="Jobs that wait now.")
     workers: int = Field(description="Live workers.")
     starts_in_s: float | None = Field(
-        description="Seconds until those that wait now are taken, at the pace of recent jobs; null if unknown."
+        description="Seconds until it would be taken, at the pace of the last jobs; null if unknown."
     )
+    ends_in_s: float | None = Field(None, description="Seconds until it would be done; null if unknown.")
+    unknown: Unknown | None = Field(None, description="Why one of these is null.")
     load_s: float | None = Field(
         description="Seconds more on a worker that has to load the model first; null if none has yet."
     )

@@ -96,8 +96,7 @@ async def submit(
         headers["Idempotent-Replayed"] = "true"
     wait = preferred_wait(prefer)
     if wait is None:
-        view = JobView.of(made.job, await services.jobs.queue_position(made.job.id))
-        return json_answer(view, 200 if made.replayed else 202, headers)
+        return json_answer(JobView.of(made.job, made.place), 200 if made.replayed else 202, headers)
     limit = min(wait, services.settings.max_wait_s)
     sight = await wait_for_end(services.bodies, services.hub, made.job.id, wait_s=limit)
     sight, body = await services.bodies.render(sight)

@@ -98,6 +98,7 @@ def job_details(job: JobView) -> list[RenderableType]:
         "finished": _moment(job.finished_at),
         "attempt": str(job.attempt) if job.attempt > 1 else "",
         "before it": "" if job.queue_position is None else f"{job.queue_position} jobs",
+        "expected": _expected(job),
         "iteration": str(job.progress.iteration) if job.progress and job.result is None else "",
         "tags": ", ".join(f"{name}={value}" for name, value in job.tags.items()),
         "error": _coloured(job.state.value, f" ({job.error.code}): {job.error.message}") if job.error else "",
@@ -107,6 +108,13 @@ def job_details(job: JobView) -> list[RenderableType]:
         if value:
             table.add_row(Text(name, style="dim"), value)
     return [table, *([certificate_table(job.result.certificate)] if job.result else [])]
+
+
+def _expected(job: JobView) -> str:
+    if job.eta is None or job.eta.starts_at is None:
+        return ""
+    ends = "" if job.eta.ends_at is None else f", to end {_moment(job.eta.ends_at)}"
+    return f"to start {_moment(job.eta.starts_at)}{ends}"
 
 
 def certificate_table(certificate: Sequence[Certificate]) -> Table:

@@ -11,7 +11,9 @@ from typing import Any, Final, TypeVar
 
 from ihvp.errors import SetupError
 from ihvp.jobs import rules
-from ihvp.jobs.counts import Measurements, SignOfLife, WorkerSeen, result_counts
+from ihvp.jobs.answers import read_measurements, read_outlook, read_place, read_workers, write_origin
+from ihvp.jobs.counts import Measurements, SignOfLife, result_counts
+from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
@@ -26,7 +28,7 @@ from ihvp.jobs.store import (
     Standing,
     WorkerInfo,
 )
-from ihvp.jobs.submission import JobRequest
+from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
 
@@ -48,14 +50,17 @@ class JobCalls:
     def __init__(self, settings: Settings) -> None:
         self._prefix = f"{{{settings.namespace}}}"
         self._event_limit = settings.event_limit
+        self._silent = _microseconds(settings.worker_alive_s)
 
     @property
     def channel(self) -> str:
         """Where the id of each changed job is published."""
         return f"{self._prefix}:events"
 
-    def create(self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None) -> Call[JobRecord]:
-        """``JobStore.create``."""
+    def submit(
+        self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None, origin: Origin
+    ) -> Call[tuple[JobRecord, Place | None]]:
+        """``JobStore.submit``."""
         digest, fingerprint, kept_ms = ("", "", 0) if once is None else _once(once)
         args = (
             job_id,
@@ -76,8 +81,10 @@ class JobCalls:
             kept_ms,
             most_queued or 0,
             _microseconds(rules.RATE_WINDOW_S),
+            write_origin(origin),
+            self._silent,
         )
-        return Call("create", args, _outcome(_record, job_id, most=most_queued or 0))
+        return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
     def made_once(self, once: Once) -> Call[JobRecord | None]:
         """``JobStore.made_once``."""
@@ -89,7 +96,7 @@ class JobCalls:
 
     def standing(self, job_id: str) -> Call[Standing]:
         """``JobStore.standing``."""
-        return Call("standing", (job_id,), _outcome(_standing, job_id))
+        return Call("standing", (job_id, self._silent), _outcome(_standing, job_id))
 
     def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
         """``JobStore.list``."""
@@ -104,12 +111,18 @@ class JobCalls:
             json.dumps(wanted.tags),
             min(before) if before else "",
             "" if after is None else after,
+            self._silent,
         )
         return Call("list", args, _page)
 
     def queue_position(self, job_id: str) -> Call[int | None]:
         """``JobStore.queue_position``."""
         return Call("ZRANK", (f"{self._prefix}:queue", job_id), _optional_int)
+
+    def foresee(self, priority: Priority, predicted_s: float | None) -> Call[Outlook]:
+        """``JobStore.foresee``."""
+        predicted = "" if predicted_s is None else max(1, _microseconds(predicted_s))
+        return Call("foresee", (_microseconds(rules.HEAD_START_S[priority]), predicted, self._silent), read_outlook)
 
     def queue_length(self) -> Call[int]:
         """``JobStore.queue_length``."""
@@ -133,7 +146,8 @@ class JobCalls:
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> Call[LeaseState]:
         """``JobStore.report``."""
-        args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit)
+        left = "" if progress.eta_s is None else _microseconds(progress.eta_s)
+        args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit, left)
         return Call("report", args, _lease)
 
     def checkpoint(self, job_id: str, attempt: int, digest: str, alone: bool) -> Call[str | None]:
@@ -233,11 +247,11 @@ class JobCalls:
 
     def workers(self) -> Call[Sequence[WorkerInfo]]:
         """``JobStore.workers``."""
-        return Call("workers", (), _workers)
+        return Call("workers", (), read_workers)
 
     def measure(self) -> Call[Measurements]:
         """``JobStore.measure``."""
-        return Call("measure", tuple(state.value for state in JobState), _measurements)
+        return Call("measure", tuple(state.value for state in JobState), read_measurements)
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> Call[bool]:
         """``JobStore.acquire_leadership``."""
@@ -328,17 +342,24 @@ def _job(job_id: str, flat: list[str]) -> JobRecord:
         owner=fields.get("owner"),
         result_removed="removed" in fields,
         checkpoint=fields.get("checkpoint"),
+        request_id=fields.get("request_id"),
+        trace=fields.get("trace"),
     )
 
 
 def _standing(answer: Any) -> Standing:
     _, state, revision, place = answer
-    return Standing(JobState(state), int(revision), None if place == "" else int(place))
+    return Standing(JobState(state), int(revision), read_place(place))
+
+
+def _placed_record(answer: Any) -> tuple[JobRecord, Place | None]:
+    return _record(answer[:3]), read_place(answer[3])
 
 
 def _page(answer: Any) -> Page:
     _, cursor, *jobs = answer
-    return Page([_job(job_id, flat) for job_id, flat in jobs], cursor or None)
+    places = {job_id: place for job_id, _, where in jobs if (place := read_place(where)) is not None}
+    return Page([_job(job_id, flat) for job_id, flat, _ in jobs], cursor or None, places)
 
 
 def _claimed(answer: Any) -> Sequence[JobRecord]:
@@ -367,28 +388,6 @@ def _deleted(answer: Any) -> Deleted:
 
 def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
     return [Reclaimed(job_id, JobState(state)) for job_id, state in answer[1:]]
-
-
-def _workers(answer: Any) -> Sequence[WorkerInfo]:
-    return [WorkerInfo(worker, int(age) / 1e6) for worker, age in hash_fields(answer[1:]).items()]
-
-
-def _measurements(answer: Any) -> Measurements:
-    waiting, oldest, jobs, workers, roles, counts = answer
-    return Measurements(
-        queue_length=int(waiting),
-        oldest_queued_s=int(oldest) / 1e6,
-        jobs={state.value: int(number) for state, number in zip(JobState, jobs, strict=True)},
-        workers=[
-            WorkerSeen(worker, int(age) / 1e6, json.loads(vitals).get("gauges", {}))
-            for worker, age, vitals in zip(workers[::3], workers[1::3], workers[2::3], strict=True)
-        ],
-        leaders={
-            role: (int(at) / 1e6, bool(int(held)))
-            for role, at, held in zip(roles[::3], roles[1::3], roles[2::3], strict=True)
-        },
-        counts={name: float(number) for name, number in hash_fields(counts).items()},
-    )
 
 
 def _rest(answer: Any) -> Sequence[str]:

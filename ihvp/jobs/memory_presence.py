@@ -48,6 +48,7 @@ class MemoryPresence:
         self._led: dict[str, datetime] = {}
         self._signs: dict[str, SignOfLife] = {}
         self._counts = Counts()
+        self._condemned: set[str] = set()
 
     @atomic
     def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
@@ -68,6 +69,7 @@ class MemoryPresence:
         """See ``JobStore.worker_gone``."""
         self._workers.pop(worker_id, None)
         self._signs.pop(worker_id, None)
+        self._condemned.discard(worker_id)
 
     @atomic
     def workers(self) -> Sequence[WorkerInfo]:
@@ -88,6 +90,10 @@ class MemoryPresence:
         if name == "reconciler":
             self._counts.add("reconciler_rounds")
         return True
+
+    def _live_workers(self, alive_s: float) -> int:
+        """Workers that were heard of within so many seconds."""
+        return sum(worker.age_s <= alive_s for worker in self.workers())
 
     def _workers_seen(self) -> Sequence[WorkerSeen]:
         """The workers with what they told of themselves."""

@@ -25,6 +25,9 @@ class Kept:
     alike: str = ""
     alone: bool = False
     cancelled_at: datetime | None = None
+    predicted_s: float | None = None
+    expected: tuple[float | None, float | None] = (None, None)
+    block: tuple[int, float | None] | None = None
     events: list[JobEvent] = field(default_factory=list)
     dropped: tuple[int, int] = (0, 0)
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ihvp.errors import IhvpError, JobNotFound, StaleAttempt
 from ihvp.jobs import rules
 from ihvp.jobs.counts import Measurements, result_counts
-from ihvp.jobs.memory_presence import MemoryPresence, atomic, utc_now
+from ihvp.jobs.memory_outlook import MemoryOutlook
+from ihvp.jobs.memory_presence import atomic, utc_now
 from ihvp.jobs.memory_record import Kept, is_ahead, is_alike, is_current, is_near_deadline, is_overdue
+from ihvp.jobs.memory_shelf import MemoryShelf
+from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import Deleted, EventPage, Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
-from ihvp.jobs.submission import JobRequest
+from ihvp.jobs.store import NOWHERE, Deleted, EventPage, Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
+from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.calls import to_microseconds
 
 __all__ = ["MemoryJobStore"]
@@ -24,13 +26,14 @@ __all__ = ["MemoryJobStore"]
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class MemoryJobStore(MemoryPresence):
+class MemoryJobStore(MemoryShelf):
     """``JobStore`` within one process; nothing outlives it. Threads may share it.
 
     Args:
         clock: The store's time, with a time zone.
         event_limit: Events kept for a job.
         overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
+        worker_alive_s: For how long a worker counts as live after a sign of life.
     """
 
     def __init__(
@@ -39,19 +42,37 @@ class MemoryJobStore(MemoryPresence):
         *,
         event_limit: int = 1000,
         overdue_grace_s: float = 15.0,
+        worker_alive_s: float = 15.0,
     ) -> None:
         super().__init__(clock)
         self._event_limit = event_limit
         self._grace = timedelta(seconds=overdue_grace_s)
-        self._jobs: dict[str, Kept] = {}
+        self._outlook = MemoryOutlook(self._counts, self._queue, lambda: self._live_workers(worker_alive_s))
         self._once: dict[str, tuple[str, str, datetime]] = {}
-        self._condemned: set[str] = set()
 
     @atomic
+    def submit(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        once: Once | None = None,
+        most_queued: int | None = None,
+        origin: Origin = NOWHERE,
+    ) -> tuple[JobRecord, Place | None]:
+        """See ``JobStore.submit``."""
+        job = self._create(job_id, request, once, most_queued, origin)
+        return job, self._outlook.place(job.id, self._clock())
+
     def create(
         self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
     ) -> JobRecord:
         """See ``JobStore.create``."""
+        return self.submit(job_id, request, once=once, most_queued=most_queued)[0]
+
+    def _create(
+        self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None, origin: Origin
+    ) -> JobRecord:
         if job_id in self._jobs:
             if self._jobs[job_id].job.request == request:
                 return self._jobs[job_id].job
@@ -69,13 +90,22 @@ class MemoryJobStore(MemoryPresence):
         now = self._clock()
         created = max([now, *(at + MICROSECOND for at in taken)])
         deadline = None if request.deadline_s is None else created + timedelta(seconds=request.deadline_s)
-        job = JobRecord(id=job_id, state=JobState.Queued, created_at=created, deadline_at=deadline, request=request)
+        job = JobRecord(
+            id=job_id,
+            state=JobState.Queued,
+            created_at=created,
+            deadline_at=deadline,
+            request=request,
+            request_id=origin.request_id,
+            trace=origin.trace,
+        )
         score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
-        self._jobs[job_id] = Kept(job, score, alike=rules.alike(request))
+        self._jobs[job_id] = Kept(job, score, alike=rules.alike(request), predicted_s=origin.predicted_s)
         self._announce_state(self._jobs[job_id])
         self._counts.add("jobs_submitted", request.method.value)
         if once is not None:
             self._once[once.key] = (job_id, once.fingerprint, now + timedelta(seconds=once.kept_s))
+        self._outlook.accepted(self._jobs[job_id], now)
         return job
 
     @atomic
@@ -97,8 +127,7 @@ class MemoryJobStore(MemoryPresence):
     def standing(self, job_id: str) -> Standing:
         """See ``JobStore.standing``."""
         job = self._find(job_id).job
-        waiting = [kept.job.id for kept in self._queue()]
-        return Standing(job.state, job.revision, waiting.index(job_id) if job_id in waiting else None)
+        return Standing(job.state, job.revision, self._outlook.place(job_id, self._clock()))
 
     @atomic
     def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
@@ -112,13 +141,20 @@ class MemoryJobStore(MemoryPresence):
         ]
         page = passing[:limit]
         more = len(passing) > limit and page
-        return Page(page, str(to_microseconds(page[-1].created_at)) if more else None)
+        now = self._clock()
+        places = {job.id: place for job in page if (place := self._outlook.place(job.id, now)) is not None}
+        return Page(page, str(to_microseconds(page[-1].created_at)) if more else None, places)
 
     @atomic
     def queue_position(self, job_id: str) -> int | None:
         """See ``JobStore.queue_position``."""
         waiting = [kept.job.id for kept in self._queue()]
         return waiting.index(job_id) if job_id in waiting else None
+
+    @atomic
+    def foresee(self, priority: Priority, predicted_s: float | None) -> Outlook:
+        """See ``JobStore.foresee``."""
+        return self._outlook.foresee(priority, predicted_s, self._clock())
 
     @atomic
     def queue_length(self) -> int:
@@ -155,8 +191,8 @@ class MemoryJobStore(MemoryPresence):
             block.append(kept)
         for kept in block:
             kept.lease_until = now + timedelta(seconds=lease_s)
-            self._count_claim(kept.job, now)
             self._move(kept, JobState.Running, attempt=kept.job.attempt + 1, owner=owner, started_at=now)
+        self._outlook.began(block, now)
         return [kept.job for kept in block]
 
     @atomic
@@ -175,6 +211,7 @@ class MemoryJobStore(MemoryPresence):
         if kept is None or not is_current(kept.job, attempt):
             return LeaseState.Lost
         self._change(kept, progress=progress)
+        self._outlook.reported(kept, progress.eta_s, self._clock())
         self._announce(kept, "progress", progress.model_dump(mode="json"))
         return self._advice(kept.job)
 
@@ -299,40 +336,6 @@ class MemoryJobStore(MemoryPresence):
         return [kept.job.id for kept in unstopped] if owner in self._condemned else None
 
     @atomic
-    def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
-        """See ``JobStore.drop_results``."""
-        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
-        old = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at < oldest_kept]
-        old.sort(key=lambda kept: kept.job.finished_at or oldest_kept)
-        for kept in old[:limit]:
-            self._change(kept, result_removed=True)
-        return [kept.job.id for kept in old[:limit]]
-
-    @atomic
-    def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
-        """See ``JobStore.drop_jobs``."""
-        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
-        ended = [(kept.job.finished_at, job_id) for job_id, kept in self._jobs.items() if kept.job.finished_at]
-        old = [job_id for at, job_id in sorted(ended) if at < oldest_kept][:limit]
-        for job_id in old:
-            del self._jobs[job_id]
-        return old
-
-    @atomic
-    def referenced_blobs(self) -> set[str]:
-        """See ``JobStore.referenced_blobs``."""
-        needed = Counter(
-            digest for kept in [*self._queue(), *self._running()] for digest in rules.request_blobs(kept.job.request)
-        )
-        needed.update(kept.job.checkpoint for kept in self._jobs.values() if kept.job.checkpoint)
-        needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
-        return set(needed)
-
-    def referenced_among(self, digests: Collection[str]) -> set[str]:
-        """See ``JobStore.referenced_among``."""
-        return self.referenced_blobs() & set(digests)
-
-    @atomic
     def measure(self) -> Measurements:
         """See ``JobStore.measure``."""
         queue, now = self._queue(), self._clock()
@@ -360,18 +363,6 @@ class MemoryJobStore(MemoryPresence):
             raise rules.stale_attempt(job_id, attempt, kept.job.attempt, kept.job.state.value)
         return kept
 
-    def _in_state(self, state: JobState) -> Iterator[Kept]:
-        return (kept for kept in self._jobs.values() if kept.job.state is state)
-
-    def _queue(self) -> Sequence[Kept]:
-        return sorted(self._in_state(JobState.Queued), key=lambda kept: (kept.score, kept.job.id))
-
-    def _running(self) -> Sequence[Kept]:
-        return sorted(self._in_state(JobState.Running), key=lambda kept: (kept.lease_until, kept.job.id))
-
-    def _with_results(self) -> Sequence[Kept]:
-        return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]
-
     def _advice(self, job: JobRecord) -> LeaseState:
         if job.cancel_requested:
             return LeaseState.CancelRequested
@@ -388,12 +379,6 @@ class MemoryJobStore(MemoryPresence):
             self._announce(kept, "progress", progress.model_dump(mode="json"))
             outcome["progress"] = progress
         return self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
-
-    def _count_claim(self, job: JobRecord, now: datetime) -> None:
-        self._counts.add("attempts", job.request.method.value)
-        if job.attempt == 0:
-            waited = (now - job.created_at).total_seconds()
-            self._counts.observe("queue_wait_seconds", job.request.priority.value, value=waited)
 
     def _give_up_on(self, kept: Kept) -> None:
         if kept.job.owner is not None:
@@ -414,20 +399,22 @@ class MemoryJobStore(MemoryPresence):
 
     def _move(self, kept: Kept, state: JobState, **changes: Any) -> JobRecord:
         assert may_follow(kept.job.state, state), (kept.job.state, state)  # noqa: S101 - the model checks itself
+        now = self._clock()
+        if JobState.Queued in (state, kept.job.state):
+            self._outlook.moved(now)
+        if kept.job.state is JobState.Running:
+            self._outlook.stopped(kept, now, succeeded=state is JobState.Succeeded)
         if state is not JobState.Running:
             kept.lease_until = None
             changes["owner"] = None
         if state is JobState.Queued:
             changes |= {"started_at": None, "progress": None}
         elif state in TERMINAL:
-            changes |= {"finished_at": self._clock(), "checkpoint": None}
+            changes |= {"finished_at": now, "checkpoint": None}
             self._counts.add("jobs_finished", kept.job.request.method.value, state.value)
         self._change(kept, state=state, **changes)
         self._announce_state(kept)
         return kept.job
-
-    def _change(self, kept: Kept, **changes: Any) -> None:
-        kept.job = kept.job.model_copy(update={"revision": kept.job.revision + 1, **changes})
 
     def _announce_state(self, kept: Kept) -> None:
         job = kept.job

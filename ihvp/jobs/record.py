@@ -74,6 +74,8 @@ class JobRecord(_Frozen):
         owner: The worker that holds the lease, while running.
         result_removed: True once retention has removed the result.
         checkpoint: Blob of what the next attempt goes on from; None once the job has ended.
+        request_id: Of the request that submitted it.
+        trace: The W3C ``traceparent`` that its work goes on.
     """
 
     id: str
@@ -92,6 +94,8 @@ class JobRecord(_Frozen):
     owner: str | None = None
     result_removed: bool = False
     checkpoint: str | None = None
+    request_id: str | None = None
+    trace: str | None = None
 
     @property
     def finished(self) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.counts import Measurements, SignOfLife
+from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.rules import kept_result, overdue_grace
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
+    NOWHERE,
     Deleted,
     EventPage,
     Finish,
@@ -22,7 +24,7 @@ from ihvp.jobs.store import (
     Standing,
     WorkerInfo,
 )
-from ihvp.jobs.submission import JobRequest
+from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
 from ihvp.settings import Settings
 
@@ -57,11 +59,24 @@ class RedisJobStore:
         """Closes all connections."""
         self._executor.close()
 
+    def submit(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        once: Once | None = None,
+        most_queued: int | None = None,
+        origin: Origin = NOWHERE,
+    ) -> tuple[JobRecord, Place | None]:
+        """See ``JobStore.submit``."""
+        return self._run(self._calls.submit(job_id, request, once, most_queued, origin))
+
     def create(
         self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
     ) -> JobRecord:
         """See ``JobStore.create``."""
-        return self._run(self._calls.create(job_id, request, once, most_queued))
+        job, _ = self.submit(job_id, request, once=once, most_queued=most_queued)
+        return job
 
     def made_once(self, once: Once) -> JobRecord | None:
         """See ``JobStore.made_once``."""
@@ -82,6 +97,10 @@ class RedisJobStore:
     def queue_position(self, job_id: str) -> int | None:
         """See ``JobStore.queue_position``."""
         return self._run(self._calls.queue_position(job_id))
+
+    def foresee(self, priority: Priority, predicted_s: float | None) -> Outlook:
+        """See ``JobStore.foresee``."""
+        return self._run(self._calls.foresee(priority, predicted_s))
 
     def queue_length(self) -> int:
         """See ``JobStore.queue_length``."""
@@ -247,11 +266,24 @@ class AsyncRedisJobStore:
         """
         return self._executor.messages(self._calls.channel)
 
+    async def submit(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        once: Once | None = None,
+        most_queued: int | None = None,
+        origin: Origin = NOWHERE,
+    ) -> tuple[JobRecord, Place | None]:
+        """See ``JobStore.submit``."""
+        return await self._run(self._calls.submit(job_id, request, once, most_queued, origin))
+
     async def create(
         self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
     ) -> JobRecord:
         """See ``JobStore.create``."""
-        return await self._run(self._calls.create(job_id, request, once, most_queued))
+        job, _ = await self.submit(job_id, request, once=once, most_queued=most_queued)
+        return job
 
     async def made_once(self, once: Once) -> JobRecord | None:
         """See ``JobStore.made_once``."""
@@ -272,6 +304,10 @@ class AsyncRedisJobStore:
     async def queue_position(self, job_id: str) -> int | None:
         """See ``JobStore.queue_position``."""
         return await self._run(self._calls.queue_position(job_id))
+
+    async def foresee(self, priority: Priority, predicted_s: float | None) -> Outlook:
+        """See ``JobStore.foresee``."""
+        return await self._run(self._calls.foresee(priority, predicted_s))
 
     async def queue_length(self) -> int:
         """See ``JobStore.queue_length``."""

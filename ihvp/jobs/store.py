@@ -12,17 +12,18 @@ Promises, held by one contract suite over all adapters:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.counts import Measurements, SignOfLife
+from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
-from ihvp.jobs.submission import JobRequest
+from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.methods import InversionMethod
 
 __all__ = [
@@ -38,6 +39,9 @@ __all__ = [
     "Standing",
     "WorkerInfo",
 ]
+
+
+NOWHERE: Final = Origin()
 
 
 class LeaseState(str, Enum):
@@ -81,10 +85,15 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """A stretch of a listing, newest first; ``cursor`` continues after it, None at the end."""
+    """A stretch of a listing, newest first; ``cursor`` continues after it, None at the end.
+
+    Attributes:
+        places: Of those of its jobs that wait, by id.
+    """
 
     jobs: Sequence[JobRecord]
     cursor: str | None
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,12 +126,17 @@ class Standing:
     """What tells whether a job's record has changed, without the record: two equal ones have equal records.
 
     Attributes:
-        queue_position: How many jobs stand before a queued one; None when it is not queued.
+        place: Where a queued one stands; None when it is not queued.
     """
 
     state: JobState
     revision: int
-    queue_position: int | None
+    place: Place | None
+
+    @property
+    def queue_position(self) -> int | None:
+        """How many jobs stand before a queued one; None when it is not queued."""
+        return None if self.place is None else self.place.queue_position
 
 
 @dataclass(frozen=True)
@@ -176,9 +190,15 @@ class Once:
 class JobStore(Protocol):
     """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
 
-    def create(
-        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
-    ) -> JobRecord:
+    def submit(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        once: Once | None = None,
+        most_queued: int | None = None,
+        origin: Origin = NOWHERE,
+    ) -> tuple[JobRecord, Place | None]:
         """Puts a new job into the queue, or finds the one that was made of the same request before.
 
         Args:
@@ -186,12 +206,21 @@ class JobStore(Protocol):
             request: Everything resolved.
             once: Under what the job may be asked for again; the record that is returned then has another id.
             most_queued: How many jobs may wait; one that exists already is found however many do.
+            origin: Where it comes from. Not part of what is the same: a job that is found keeps its own.
+
+        Returns:
+            The job, and where it stands in the queue if it does.
 
         Raises:
             IdempotencyMismatch: The key was used for another request.
             QueueFull: As many jobs wait as may.
             JobNotFound: The job that was made under the key has been deleted.
         """
+
+    def create(
+        self, job_id: str, request: JobRequest, *, once: Once | None = None, most_queued: int | None = None
+    ) -> JobRecord:
+        """``submit`` for those who do not ask where the job stands."""
 
     def made_once(self, once: Once) -> JobRecord | None:
         """The job that was made under the key, without making one.
@@ -220,6 +249,9 @@ class JobStore(Protocol):
 
     def queue_position(self, job_id: str) -> int | None:
         """How many jobs stand before a queued one; None when it is not queued."""
+
+    def foresee(self, priority: Priority, predicted_s: float | None) -> Outlook:
+        """What a job that came now would find: how many wait, and when it would be taken and done."""
 
     def queue_length(self) -> int:
         """How many jobs wait."""

@@ -40,7 +40,7 @@ class Call(Generic[T_co]):
 
 
 class Scripts:
-    """The Lua files beside a store's Python, each with its package's ``prelude.lua`` in front.
+    """The Lua files beside a store's Python, each with its package's ``prelude*.lua`` in front.
 
     Args:
         package: The package whose folder ``lua`` holds the files.
@@ -48,7 +48,8 @@ class Scripts:
 
     def __init__(self, package: str) -> None:
         self._folder = files(package) / "lua"
-        self._prelude = self._read("prelude")
+        self._preludes = [name for name in self._all() if name.startswith("prelude")]
+        self._prelude = "\n".join(map(self._read, self._preludes))
 
     def source(self, name: str) -> str:
         """The text of a script as the server gets it."""
@@ -56,8 +57,10 @@ class Scripts:
 
     def names(self) -> list[str]:
         """All scripts."""
-        names = {file.name.removesuffix(".lua") for file in self._folder.iterdir() if file.name.endswith(".lua")}
-        return sorted(names - {"prelude"})
+        return [name for name in self._all() if name not in self._preludes]
+
+    def _all(self) -> list[str]:
+        return sorted(file.name.removesuffix(".lua") for file in self._folder.iterdir() if file.name.endswith(".lua"))
 
     def _read(self, name: str) -> str:
         return (self._folder / f"{name}.lua").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from tests.app.conftest import MakeService
 from tests.app.driver import Service, npy, problem, tensors
@@ -199,6 +200,59 @@ def test_the_queue_position_falls_and_changes_the_etag(make_service: MakeService
     after = service.http.get(path)
     assert after.json()["queue_position"] == 0
     assert before.headers["etag"] != after.headers["etag"]
+
+
+def test_a_waiting_job_says_when_it_is_expected(make_service: MakeService) -> None:
+    service = make_service()
+    assert service.submit()["eta"] == {"starts_at": None, "ends_at": None, "unknown": "no_live_worker"}
+    service.jobs.worker_alive("w1")
+    waiting = service.submit()
+    assert waiting["eta"] == {"starts_at": None, "ends_at": None, "unknown": "nothing_measured"}
+    service.finished()
+    job = service.submit()
+    eta = job["eta"]
+    assert eta["unknown"] is None
+    assert job["created_at"][:10] <= eta["starts_at"][:10]
+    assert eta["starts_at"] <= eta["ends_at"]
+    path = f"/v1/jobs/{job['id']}"
+    first = service.http.get(path)
+    assert first.json()["eta"] == eta
+    # Nothing moves, so neither does it.
+    assert service.http.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    claimed = service.claim(job["id"])
+    assert service.http.get(path).json()["eta"] is None
+    service.finish(claimed, np.zeros(3, np.float32))
+
+
+def test_a_change_of_the_eta_alone_changes_the_etag(make_service: MakeService) -> None:
+    service = make_service()
+    path = f"/v1/jobs/{service.submit()['id']}"
+    before = service.http.get(path)
+    service.jobs.worker_alive("w1")
+    after = service.http.get(path, headers={"If-None-Match": before.headers["etag"]})
+    assert after.status_code == 200
+    assert after.json()["queue_position"] == before.json()["queue_position"]
+    assert after.json()["eta"] != before.json()["eta"]
+
+
+def test_a_page_of_waiting_jobs_is_one_round_trip(make_service: MakeService) -> None:
+    service = make_service()
+    ids = [service.submit()["id"] for _ in range(5)]
+    with redis.Redis.from_url(service.settings.redis_url) as server:
+
+        def calls() -> int:
+            stats = server.info("commandstats")
+            # ZRANK runs within the script too, but not as a request of its own: those are EVALSHA.
+            return int(stats["cmdstat_evalsha"]["calls"])
+
+        service.http.get("/v1/jobs").raise_for_status()
+        before, requests = calls(), server.info("stats")["total_reads_processed"]
+        page = service.http.get("/v1/jobs").json()
+        assert calls() - before == 1
+        assert server.info("stats")["total_reads_processed"] - requests < 5
+    places = {job["id"]: job["queue_position"] for job in page["jobs"]}
+    assert [places[job_id] for job_id in ids] == [0, 1, 2, 3, 4]
+    assert all(job["eta"]["unknown"] == "no_live_worker" for job in page["jobs"])
 
 
 # --- wait

@@ -162,21 +162,24 @@ def test_a_submit_pays_nothing_for_predictions(fresh: Service) -> None:
     assert scripts(dry_run=True) == 3
 
 
-def test_the_queue_ahead_and_when_it_would_start(fresh: Service, costs: RedisCostStore) -> None:
-    model = fresh.register()
+def test_the_queue_ahead_and_when_it_would_start(fresh: Service) -> None:
     idle = predict(fresh)
     assert (idle["queue_length"], idle["workers"], idle["starts_in_s"]) == (0, 0, None)
+    assert idle["unknown"] == "no_live_worker"
     fresh.jobs.worker_alive("w1")
-    assert predict(fresh)["starts_in_s"] == 0
+    idle = predict(fresh)
+    assert (idle["starts_in_s"], idle["ends_in_s"], idle["unknown"]) == (0, None, "nothing_measured")
+    fresh.finished()  # a first job shows how fast predicted seconds go by
     for _ in range(3):
         fresh.submit()
-    assert predict(fresh)["starts_in_s"] is None  # nothing has been measured
-    costs.record(seen(model, seconds=3.0, load_s=1.0), None)
-    costs.record(seen(model, seconds=8.0, load_s=0.0), None)
     busy = predict(fresh)
-    assert (busy["queue_length"], busy["workers"], busy["starts_in_s"]) == (3, 1, 18.0)
+    assert (busy["queue_length"], busy["workers"], busy["unknown"]) == (3, 1, None)
+    # Three alike stand before it, and it is one more.
+    assert busy["starts_in_s"] == pytest.approx(3 * (busy["ends_in_s"] - busy["starts_in_s"]), rel=0.1)
+    assert busy["starts_in_s"] > 0
     fresh.jobs.worker_alive("w2")
-    assert predict(fresh)["starts_in_s"] == 9.0
+    assert predict(fresh)["starts_in_s"] == pytest.approx(busy["starts_in_s"] / 2, rel=0.1)
+    assert predict(fresh, priority="high")["starts_in_s"] == 0
 
 
 def test_metrics_show_how_far_predictions_were_off(fresh: Service, costs: RedisCostStore) -> None:

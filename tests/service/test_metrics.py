@@ -29,8 +29,10 @@ def test_a_solve_shows_in_the_metrics(service: RunningService, client: Client, o
     before = scraped(service.url)
     client.solve(model=oracle.model.reference, rhs=np.eye(len(oracle.hessian))[:2], hessian_perturbation=0.1)
     until = time.monotonic() + 20
-    while (now := scraped(service.url)).get("ihvp_hvps_total", 0.0) <= before.get("ihvp_hvps_total", 0.0):
-        assert time.monotonic() < until, "the worker did not tell its products"
+    # What a worker counts itself comes with its next sign of life, that of earlier jobs first.
+    told = ("ihvp_hvps_total", "ihvp_model_cache_requests_total")
+    while any((now := scraped(service.url)).get(name, 0.0) <= before.get(name, 0.0) for name in told):
+        assert time.monotonic() < until, "the worker did not tell what it did"
         time.sleep(0.1)
 
     def grown(name: str) -> float:
@@ -43,7 +45,7 @@ def test_a_solve_shows_in_the_metrics(service: RunningService, client: Client, o
     assert grown("ihvp_relative_residual_count") == 2
     assert grown("ihvp_solve_seconds_count") == 1
     assert grown("ihvp_queue_wait_seconds_count") == 1
-    assert grown("ihvp_model_cache_requests_total") == 1
+    assert now["ihvp_worker_kept_models"] >= 1
     assert now["ihvp_leader"] == 1
     assert now["ihvp_reconciler_rounds_total"] > 0
     assert now["ihvp_worker_resident_bytes"] > 0

@@ -164,7 +164,7 @@ def test_a_repeated_end_counts_once(valkey: Settings) -> None:
 def test_scripts_know_the_bounds_of_the_buckets() -> None:
     """The scripts have the bounds of what they observe themselves written in them."""
     text = Scripts("ihvp.jobs").source("claim")
-    for family in ("queue_wait_seconds",):
+    for family in ("queue_wait_seconds", "eta_log_error"):
         bounds = ", ".join(f"{bound:g}" for bound in FAMILIES[family].bounds if bound != math.inf)
         assert f"{family} = {{{bounds}}}" in text
 

@@ -13,16 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.memory_store import MemoryJobStore
+from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
-from ihvp.jobs.store import Deleted, JobFilter, JobStore, Once
+from ihvp.jobs.store import Deleted, JobFilter, JobStore, Once, Standing
 from ihvp.jobs.submission import Priority
 from ihvp.methods import InversionMethod
 from ihvp.settings import Settings
 from tests.store.awaited import Awaited
 from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
 
+TIMED = ("queue_wait_seconds", "eta_log_error")
 IDS = [f"job_{number}" for number in range(3)]
 OWNERS = ["a", "b"]
 TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
@@ -44,11 +46,18 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, JobRecord):
         known = {name: getattr(value, name) is not None for name in TIMES}
         return value.model_dump(exclude=TIMES), known
+    if isinstance(value, Place):
+        # Whether anything is known of the times, and if not why.
+        return value.queue_position, [at is None for at in (value.eta.starts_at, value.eta.ends_at)], value.eta.unknown
+    if isinstance(value, Standing):
+        return value.state, value.revision, _timeless(value.place)
+    if isinstance(value, Outlook):
+        return value.queue_length, value.workers, value.starts_in_s is None, value.ends_in_s is None, value.unknown
     return [_timeless(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def _but_times(counts: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(by, 6) for name, by in counts.items() if not name.startswith("queue_wait_seconds")}
+    return {name: round(by, 6) for name, by in counts.items() if not name.startswith(TIMED)}
 
 
 ADAPTERS: dict[str, Callable[[Settings], Any]] = {
@@ -91,6 +100,7 @@ class LifeCycle(RuleBasedStateMachine):
         tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
         once=st.sampled_from([None, None, None, *ONCE]),
         most_queued=st.sampled_from([None, None, None, 1, 2]),
+        origin=st.sampled_from([Origin(), Origin("r1", "00-t", 2.5), Origin(predicted_s=0.0)]),
     )
     def create(
         self,
@@ -101,11 +111,12 @@ class LifeCycle(RuleBasedStateMachine):
         tags: dict[str, str],
         once: Once | None,
         most_queued: int | None,
+        origin: Origin,
     ) -> None:
         free = sorted({*IDS} - {job.id for job in self.jobs()})
         job_id = taken or free[0]
         request = job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags)
-        self.both("create", job_id, request, once=once, most_queued=most_queued)
+        self.both("submit", job_id, request, once=once, most_queued=most_queued, origin=origin)
 
     @precondition(lambda self: self.model.queue_length())
     @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]))
@@ -139,6 +150,10 @@ class LifeCycle(RuleBasedStateMachine):
         name = "stop" if write in {"cancelled", "expired"} else write
         named = {"alone": nth == 0} if write == "checkpoint" else {}
         self.both(name, job.id, job.attempt - stale, *arguments.get(write, ()), **named)
+
+    @rule(owner=st.sampled_from(OWNERS), there=st.booleans())
+    def be_seen(self, owner: str, there: bool) -> None:
+        self.both("worker_alive" if there else "worker_gone", owner)
 
     @precondition(lambda self: self.jobs(JobState.Running))
     @rule(owner=st.sampled_from(OWNERS), max_attempts=st.integers(2, 3))
@@ -201,6 +216,7 @@ class LifeCycle(RuleBasedStateMachine):
     @invariant()
     def both_tell_the_same(self) -> None:
         self.both("queue_length")
+        self.both("foresee", Priority.Normal, 1.5)
         self.both("referenced_blobs")
         for wanted in (
             JobFilter(),
@@ -210,6 +226,9 @@ class LifeCycle(RuleBasedStateMachine):
             mine, theirs = self.model.list(wanted, limit=2), self.redis.list(wanted, limit=2)
             assert [job.id for job in mine.jobs] == [job.id for job in theirs.jobs]
             assert (mine.cursor is None) == (theirs.cursor is None)
+            assert {at: _timeless(place) for at, place in mine.places.items()} == {
+                at: _timeless(place) for at, place in theirs.places.items()
+            }
         for job_id in IDS:
             self.both("get", job_id)
             self.both("queue_position", job_id)

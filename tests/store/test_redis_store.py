@@ -253,7 +253,7 @@ class TestSchema:
         store.succeed(job.id, 1, RESULT)
         store.delete(job.id)
         store.worker_gone("worker")
-        counts = {f"{{{valkey.namespace}}}:metrics"}  # of all jobs that ever were, bounded by the number of labels
+        counts = {f"{{{valkey.namespace}}}:{name}" for name in ("metrics", "pace")}  # of all jobs that ever were
         assert {key for key in client.scan_iter() if valkey.namespace in key} - counts == before
 
     @pytest.mark.parametrize("package", ["ihvp.jobs", "ihvp.models"])

@@ -34,7 +34,10 @@ end
 local function take(job)
   job.attempt = job.attempt + 1
   count('attempts', job.method)
-  if job.attempt == 1 then observe('queue_wait_seconds', job.priority or 'normal', (now - job.created) / 1000000) end
+  if job.attempt == 1 then
+    observe('queue_wait_seconds', job.priority or 'normal', math.max(0, now - job.created) / 1000000)
+    count_eta(job, 'start', now)
+  end
   redis.call('ZADD', key('leases'), int(now + lease), job.id)
   move(job, 'running', now, limit, {'attempt', int(job.attempt), 'owner', owner, 'started', int(now)})
   claim = claim .. ' ' .. job.id
@@ -61,6 +64,7 @@ end
 take(best)
 
 local rows, numbers, job = best.columns, best.numbers, best
+local jobs, predicted = 1, best.predicted
 while sociable(best) and rows < most and not (job.deadline and job.deadline - now < near) do
   local id = first('alike:' .. best.alike)
   if not id then break end
@@ -70,7 +74,12 @@ while sociable(best) and rows < most and not (job.deadline and job.deadline - no
     if rows > most or numbers > most_numbers or overtakes(another) then break end
     take(another)
     job = another
+    jobs, predicted = jobs + 1, predicted and another.predicted and predicted + another.predicted
   end
 end
 redis.call('HSET', key('claims'), owner, claim)
+redis.call('HSET', job_key(best.id), 'block', jobs .. ' ' .. (predicted and int(predicted) or '-'))
+local pace = pace()
+local takes = predicted and seconds_of(pace, predicted) or jobs * pace.mean
+redis.call('ZADD', key('ends'), int(now + takes), best.id)
 return answer

@@ -2,16 +2,17 @@
 -- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
 --   priority, digest of what makes jobs alike, right-hand sides, numbers in them,
 --   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0,
---   µs back in which ended jobs count
--- Answers: record | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately}
+--   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs, age in µs from
+--   which a worker counts as gone
+-- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local there = redis.call('HGET', job_key(id), 'request')
 if there then
-  if there == request then return record(id) end
+  if there == request then return placed(record(id), ARGV[20]) end
   return {'exists'}
 end
 local made = made_once(ARGV[14], ARGV[15])
-if made then return made end
+if made then return placed(made, ARGV[20]) end
 local now = clock()
 local most = tonumber(ARGV[17])
 if most > 0 then
@@ -40,8 +41,23 @@ if ARGV[14] ~= '' then
   redis.call('HSET', key('once:' .. ARGV[14]), 'job', id, 'fingerprint', ARGV[15])
   redis.call('PEXPIRE', key('once:' .. ARGV[14]), ARGV[16])
 end
-enqueue(job)
+local origin = cjson.decode(ARGV[19])
+for _, name in ipairs({'request_id', 'trace'}) do
+  if origin[name] then redis.call('HSET', job_key(id), name, origin[name]) end
+end
+if origin.predicted then
+  job.predicted = origin.predicted
+  redis.call('HSET', job_key(id), 'predicted', int(job.predicted))
+end
+enqueue(job, now)
 refer(ARGV[6], 1)
 count('jobs_submitted', ARGV[3])
 announce(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
-return record(id)
+local place = places(now, ARGV[20])(id)
+if place[2] ~= '' or place[3] ~= '' then
+  local function known(stamp) return stamp == '' and '-' or stamp end
+  redis.call('HSET', job_key(id), 'expected', known(place[2]) .. ' ' .. known(place[3]))
+end
+local answer = record(id)
+answer[4] = place
+return answer

@@ -1,12 +1,21 @@
 -- Jobs that pass a filter, newest first. It looks at a bounded number of them and then hands back a cursor.
--- ARGV: limit, most to look at, state or '', method or '', model or '', tags, created before or '', created after or ''
--- Answers: {'ok', cursor or '', {id, fields}, ...}
+-- ARGV: limit, most to look at, state or '', method or '', model or '', tags, created before or '', created after or '',
+--   age in µs from which a worker counts as gone
+-- Answers: {'ok', cursor or '', {id, fields, {place, start, end, why unknown} or {}}, ...}
 local limit, bound = tonumber(ARGV[1]), tonumber(ARGV[2])
 local state, method, model, tags = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local before = ARGV[7] == '' and '+inf' or '(' .. ARGV[7]
 local after = ARGV[8] == '' and '-inf' or '(' .. ARGV[8]
 local index = state == '' and key('jobs') or key('jobs:' .. state)
 local CHUNK = 100
+
+-- Worked out where the first waiting job is met, for all of them.
+local ahead
+local function place(id)
+  if redis.call('HGET', job_key(id), 'state') ~= 'queued' then return {} end
+  ahead = ahead or places(clock(), ARGV[9])
+  return ahead(id)
+end
 
 local function passes(id)
   if method == '' and model == '' and next(tags) == nil then return true end
@@ -35,7 +44,7 @@ while true do
         found[2] = cursor
         return found
       end
-      found[#found + 1] = {id, redis.call('HGETALL', job_key(id))}
+      found[#found + 1] = {id, redis.call('HGETALL', job_key(id)), place(id)}
     end
     cursor = created
     if seen == bound then

@@ -14,9 +14,15 @@
 --       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
 --       yields                          JSON list of the blobs its result consists of
 --       checkpoint, alone               blob of what its next attempt goes on from; whether that is for it alone
+--       request_id, trace               of the request that made it; absent where it had none
+--       predicted, expected             seconds it was predicted to take; '<start> <end>' as they were expected, in µs
+--       block                           '<jobs> <predicted µs or ->' of the block that it leads while it runs
 --       op                              mark of the last write by a worker, so that a repeated call is recognised
 --   P:queue           zset     waiting jobs by score: created time, less or more ten minutes by priority
 --   P:queue:normal, P:queue:high, P:queue:deadlines   those of a priority, and those with a deadline
+--   P:predicted       hash     waiting job -> µs that it is predicted to take
+--   P:ends            zset     job that leads a running block -> when that is expected to end
+--   P:pace            hash     moved: when the queue last changed; waiting: sum of P:predicted; and what blocks took, see pace()
 --   P:alike:<digest>  zset     those that may be solved as one block, by score
 --   P:leases          zset     running jobs by the end of their lease
 --   P:deadlines       zset     unfinished jobs that have a deadline, by it
@@ -51,13 +57,15 @@ end
 
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
-  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method'}
+  'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method',
+  'started', 'predicted', 'expected', 'block'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
   local job = {id = id}
   for at, name in ipairs(FACTS) do job[name] = values[at] or nil end
-  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'columns', 'numbers'}) do
+  for _, name in ipairs({'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'columns', 'numbers', 'started',
+    'predicted'}) do
     job[name] = tonumber(job[name])
   end
   return job
@@ -74,11 +82,15 @@ local function finished(state) return state ~= 'queued' and state ~= 'running' e
 local function count(family, ...) redis.call('HINCRBY', key('metrics'), table.concat({family, ...}, '|'), 1) end
 
 -- Buckets of the values that scripts observe, as in ihvp/jobs/counts.py; past the last bound there is one more.
-local BOUNDS = {queue_wait_seconds = {0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 7200}}
 local function observe(family, label, value)
-  local bucket, bounds = 0, BOUNDS[family]
+  local bounds = ({
+    queue_wait_seconds = {0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 7200},
+    eta_log_error = {-2, -1, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1, 2},
+  })[family]
+  local bucket = 0
   while bounds[bucket + 1] and value > bounds[bucket + 1] do bucket = bucket + 1 end
   count(family, label, bucket)
+  if bounds[1] < 0 then return end  -- Prometheus forbids a sum of values that may be negative
   redis.call('HINCRBYFLOAT', key('metrics'), family .. '|' .. label .. '|sum', string.format('%.6f', value))
 end
 
@@ -119,8 +131,55 @@ end
 -- one that goes on from the whole state of a solve of its own.
 local function sociable(job) return job.alike and job.losses == 0 and not job.alone end
 
+-- What the last blocks of jobs took, in µs, older ones counting less; factor: for each that was predicted.
+local function pace()
+  local found, names = {}, {'busy', 'jobs', 'blocks', 'foreseen_busy', 'foreseen', 'waiting', 'moved'}
+  for at, value in ipairs(redis.call('HMGET', key('pace'), unpack(names))) do found[names[at]] = tonumber(value or 0) end
+  found.mean = found.jobs > 0 and found.busy / found.jobs or 0
+  found.factor = found.foreseen > 0 and found.foreseen_busy / found.foreseen or 1
+  found.together = found.blocks > 0 and found.jobs / found.blocks or 1
+  return found
+end
+
+local function seconds_of(pace, predicted) return predicted and predicted * pace.factor or pace.mean end
+
+-- Learns from a block that a job has led to its end.
+local DECAY = 0.9
+local function learn(job, now)
+  local jobs, predicted = string.match(job.block, '(%S+) (%S+)')
+  local took, last = now - job.started, pace()
+  local function next(name, by) return string.format('%.17g', DECAY * last[name] + by) end
+  redis.call('HSET', key('pace'), 'busy', next('busy', took), 'jobs', next('jobs', tonumber(jobs)), 'blocks', next('blocks', 1))
+  if predicted ~= '-' then
+    redis.call('HSET', key('pace'), 'foreseen_busy', next('foreseen_busy', took), 'foreseen', next('foreseen', tonumber(predicted)))
+  end
+end
+
+-- Notes when a running block will end, by what its leading job reports, where that differs by more than it may.
+local REVISED = 0.25
+local function expect_end(job, now, left)
+  local ends = left and tonumber(redis.call('ZSCORE', key('ends'), job.id) or nil)
+  if ends and math.abs(ends - now - left) > math.max(1000000, REVISED * left) then
+    redis.call('ZADD', key('ends'), int(now + left), job.id)
+  end
+end
+
+-- Counts how far off an expectation was that was given when the job was accepted.
+local function count_eta(job, which, now)
+  local starts, ends = string.match(job.expected or '', '(%S+) (%S+)')
+  local expected = tonumber(which == 'start' and starts or ends)
+  if not expected then return end
+  local actual, promised = math.max(0, now - job.created), math.max(0, expected - job.created)
+  observe('eta_log_error', which, math.log((1000000 + actual) / (1000000 + promised)))
+end
+
 -- The indexes of waiting jobs.
-local function enqueue(job)
+local function enqueue(job, now)
+  redis.call('HSET', key('pace'), 'moved', int(now))
+  if job.predicted then
+    redis.call('HSET', key('predicted'), job.id, int(job.predicted))
+    redis.call('HINCRBY', key('pace'), 'waiting', int(job.predicted))
+  end
   local score = int(job.score)
   redis.call('ZADD', key('queue'), score, job.id)
   if job.priority == 'normal' or job.priority == 'high' then
@@ -130,7 +189,11 @@ local function enqueue(job)
   if sociable(job) then redis.call('ZADD', key('alike:' .. job.alike), score, job.id) end
 end
 
-local function dequeue(job)
+local function dequeue(job, now)
+  redis.call('HSET', key('pace'), 'moved', int(now))
+  if redis.call('HDEL', key('predicted'), job.id) == 1 then
+    redis.call('HINCRBY', key('pace'), 'waiting', int(-job.predicted))
+  end
   redis.call('ZREM', key('queue'), job.id)
   if job.priority then redis.call('ZREM', key('queue:' .. job.priority), job.id) end
   if job.deadline then redis.call('ZREM', key('queue:deadlines'), job.id) end
@@ -144,15 +207,20 @@ local function move(job, state, now, limit, changes)
   redis.call('HSET', job_key(id), 'state', state, 'revision', int(job.revision), unpack(changes or {}))
   redis.call('ZREM', key('jobs:' .. from), id)
   redis.call('ZADD', key('jobs:' .. state), created, id)
-  if from == 'queued' then dequeue(job) end
+  if from == 'queued' then dequeue(job, now) end
   if from == 'running' then
     redis.call('ZREM', key('leases'), id)
     if job.cancel then redis.call('ZREM', key('cancels'), id) end
-    redis.call('HDEL', job_key(id), 'owner')
+    redis.call('HDEL', job_key(id), 'owner', 'block')
+    redis.call('ZREM', key('ends'), id)
+    if state == 'succeeded' then
+      if job.block then learn(job, now) end
+      count_eta(job, 'end', now)
+    end
   end
   if state == 'queued' then
     redis.call('HDEL', job_key(id), 'started', 'progress')
-    enqueue(job)
+    enqueue(job, now)
   elseif finished(state) then
     redis.call('HSET', job_key(id), 'finished', int(now))
     count('jobs_finished', job.method, state)

@@ -1,0 +1,76 @@
+"""The jobs of the in-memory store by their states, and how long they are kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ihvp.jobs import rules
+from ihvp.jobs.memory_presence import MemoryPresence, atomic
+from ihvp.jobs.memory_record import Kept
+from ihvp.jobs.states import JobState
+
+__all__ = ["MemoryShelf"]
+
+
+class MemoryShelf(MemoryPresence):
+    """Jobs within one process.
+
+    Args:
+        clock: The store's time, with a time zone.
+    """
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(clock)
+        self._jobs: dict[str, Kept] = {}
+
+    @atomic
+    def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_results``."""
+        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
+        old = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at < oldest_kept]
+        old.sort(key=lambda kept: kept.job.finished_at or oldest_kept)
+        for kept in old[:limit]:
+            self._change(kept, result_removed=True)
+        return [kept.job.id for kept in old[:limit]]
+
+    @atomic
+    def drop_jobs(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
+        """See ``JobStore.drop_jobs``."""
+        oldest_kept = self._clock() - timedelta(seconds=finished_before_s)
+        ended = [(kept.job.finished_at, job_id) for job_id, kept in self._jobs.items() if kept.job.finished_at]
+        old = [job_id for at, job_id in sorted(ended) if at < oldest_kept][:limit]
+        for job_id in old:
+            del self._jobs[job_id]
+        return old
+
+    @atomic
+    def referenced_blobs(self) -> set[str]:
+        """See ``JobStore.referenced_blobs``."""
+        needed = Counter(
+            digest for kept in [*self._queue(), *self._running()] for digest in rules.request_blobs(kept.job.request)
+        )
+        needed.update(kept.job.checkpoint for kept in self._jobs.values() if kept.job.checkpoint)
+        needed.update(digest for kept in self._with_results() for digest in rules.result_blobs(kept.job.result))
+        return set(needed)
+
+    def referenced_among(self, digests: Collection[str]) -> set[str]:
+        """See ``JobStore.referenced_among``."""
+        return self.referenced_blobs() & set(digests)
+
+    def _in_state(self, state: JobState) -> Iterator[Kept]:
+        return (kept for kept in self._jobs.values() if kept.job.state is state)
+
+    def _queue(self) -> Sequence[Kept]:
+        return sorted(self._in_state(JobState.Queued), key=lambda kept: (kept.score, kept.job.id))
+
+    def _running(self) -> Sequence[Kept]:
+        return sorted(self._in_state(JobState.Running), key=lambda kept: (kept.lease_until, kept.job.id))
+
+    def _with_results(self) -> Sequence[Kept]:
+        return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]
+
+    def _change(self, kept: Kept, **changes: Any) -> None:
+        kept.job = kept.job.model_copy(update={"revision": kept.job.revision + 1, **changes})
