@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ihvp.costs.model import work_of
+from ihvp.costs.workload import Task, Workload
 from ihvp.errors import IhvpError, OutOfMemory
-from ihvp.jobs.record import JobRecord
+from ihvp.jobs.submission import JobRequest
+from ihvp.methods import InversionMethod
 from solvers.out_of_memory import is_out_of_memory as wanted_memory
+from workers.memory import MemoryBudget, most_columns
 
 __all__ = ["is_out_of_memory", "out_of_memory", "unforeseen"]
 
@@ -17,16 +23,52 @@ def is_out_of_memory(error: BaseException) -> bool:
     return wanted_memory(error)
 
 
-def out_of_memory(job: JobRecord, memory_budget: int) -> OutOfMemory:
-    """The error of a job that needs more memory than there is."""
-    request = job.request
-    itemsize = 8 if request.model.spec.dtype == "float64" else 4
-    vectors = request.rhs.columns * request.model.num_params * itemsize
+def out_of_memory(
+    request: JobRequest, workload: Workload | None, budget: MemoryBudget, free: int, said: BaseException
+) -> OutOfMemory:
+    """The error of a job that needs more memory than there is, also with a smaller budget.
+
+    Args:
+        request: What was asked for.
+        workload: The same as far as its cost goes; None where memory ran out while the model was loaded.
+        budget: What was tried.
+        free: Bytes that are free without it.
+        said: What the allocator said.
+    """
+    tried = f"a budget of {budget.full} bytes" + (f", then {budget.bytes}" if budget.reduced else "")
+    size = f"{request.rhs.columns} × {request.model.num_params} numbers"
+    if workload is None:
+        return OutOfMemory(
+            "The model and its data need more memory than the worker has.",
+            given=f"{size}; {(str(said).splitlines() or [''])[0][:200]}",
+            allowed=f"{free} bytes are free, {tried} tried",
+            hint="Use workers with more memory, or fewer of them on this machine (IHVP_WORKERS).",
+        )
+    needed = work_of(workload, Task.of(request.method, request.options, workload.dtype)).certain_bytes
     return OutOfMemory(
         "The solve needs more memory than the worker has.",
-        given=f"{request.rhs.columns} × {request.model.num_params} numbers, {vectors} bytes each copy of b",
-        allowed=f"a memory budget of {memory_budget} bytes beside model and data",
-        hint="Send fewer right-hand sides a job, or a smaller data.batch_size.",
+        given=f"{size}: at least {needed} bytes by method {request.method.value!r}, beside products",
+        allowed=f"{free} bytes are free beside model and data, {tried} tried",
+        hint=_what_would_fit(request, workload, free),
+    )
+
+
+def _what_would_fit(request: JobRequest, workload: Workload, free: int) -> str:
+    # Half of it: products need some as well, and that is what ran out where the vectors alone would fit.
+    room = free // 2
+    columns = most_columns(workload, request.method, request.options, room)
+    if columns == workload.columns:
+        columns //= 2
+    if columns:
+        return f"Up to {columns} right-hand sides a job would fit, in {room} bytes; or a smaller data.batch_size."
+    if request.method is not InversionMethod.Cg:
+        columns = most_columns(workload, InversionMethod.Cg, {}, room)
+        if columns:
+            return f"Method 'cg' would fit, with up to {columns} right-hand sides a job, in {room} bytes."
+    one = work_of(replace(workload, columns=1), Task.of(InversionMethod.Cg, {}, workload.dtype)).certain_bytes
+    return (
+        f"Method 'cg' needs {2 * one} bytes for one right-hand side: choose fewer parameters with parameters.include, "
+        "or use workers with more memory."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,6 +69,7 @@ class Finisher:
         warm: Whether it was loaded already.
         began: ``time.perf_counter()`` when the work began.
         fail: Ends a job with what went wrong with its result.
+        memory: What the result says of the memory it was solved within, where that was not all of it.
     """
 
     blobs: BlobStore
@@ -76,6 +77,7 @@ class Finisher:
     warm: bool
     began: float
     fail: Callable[[Member, Exception], None]
+    memory: Mapping[str, Any] | None = None
 
     def finish(self, solved: Sequence[Solved]) -> None:
         """Scores, stores and ends jobs, as far as nothing asks them to stop."""
@@ -154,6 +156,8 @@ class Finisher:
         ready["timings"] = {**member.timings, **ready.get("timings", {})}
         if member.checkpoints is not None and member.checkpoints.resumed_at is not None:
             ready["resumed_at"] = member.checkpoints.resumed_at
+        if self.memory is not None:
+            ready["memory"] = dict(self.memory)
         document = ResultDocument(
             info=ResultInfo.model_validate(ready),
             provenance=provenance_of(job, device=str(self.model.problem.device), warm=self.warm),

@@ -22,7 +22,7 @@ from ihvp.methods import Curvature, InversionMethod, TerminationStatus
 from ihvp.perturbation import least
 from workers.resolvers.model import LoadedModel
 
-__all__ = ["RateRecorder", "SolveCost", "cost_of"]
+__all__ = ["RateRecorder", "SolveCost", "cost_of", "workload_of"]
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +56,29 @@ class SolveCost:
     stopped: bool
 
 
+def workload_of(request: JobRequest, model: LoadedModel, columns: int) -> Workload:
+    """What is solved, as far as its cost goes.
+
+    Args:
+        request: Of any job in the block.
+        model: The model that it is solved on.
+        columns: Right-hand sides in the block.
+    """
+    spec = request.model.spec
+    return Workload(
+        model=request.model.digest,
+        curvature=request.curvature,
+        architecture=spec.architecture.type,
+        dtype=spec.dtype,
+        num_points=model.problem.num_points,
+        batch_size=spec.data.batch_size,
+        shapes=tuple(shape for _, shape in model.layout),
+        num_params=model.num_params,
+        columns=columns,
+        damping=least(request.hessian_perturbation),
+    )
+
+
 def cost_of(
     request: JobRequest, model: LoadedModel, columns: int, info: Mapping[str, Any], phases: Mapping[str, float]
 ) -> SolveCost:
@@ -70,18 +93,7 @@ def cost_of(
     """
     spec = request.model.spec
     task = Task.of(request.method, request.options, spec.dtype)
-    workload = Workload(
-        model=request.model.digest,
-        curvature=request.curvature,
-        architecture=spec.architecture.type,
-        dtype=spec.dtype,
-        num_points=model.problem.num_points,
-        batch_size=spec.data.batch_size,
-        shapes=tuple(shape for _, shape in model.layout),
-        num_params=model.num_params,
-        columns=columns,
-        damping=least(request.hessian_perturbation),
-    )
+    workload = workload_of(request, model, columns)
     # A solver that someone registered may say less than ours do.
     timings, products = info.get("timings", {}), float(info.get("hvps", 0.0))
     statuses = {str(entry["status"]) for entry in info["certificate"]}

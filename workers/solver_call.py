@@ -32,6 +32,7 @@ class SolverCall:
         blobs: Where they lie.
         model: What is solved on.
         request: Any of the jobs': they agree in all that matters here.
+        same_plan: Whether a solve that goes on computes products as it did, to the last bit.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class SolverCall:
     blobs: BlobStore
     model: LoadedModel
     request: JobRequest
+    same_plan: bool = True
 
     def __call__(self, block: Block, first: Tensor | None) -> InverseHvpResult[Tensor]:
         """Solves.
@@ -68,7 +70,8 @@ class SolverCall:
 
         if isinstance(checkpoints, JobCheckpoints) and checkpoints.resume is not None:
             try:
-                problem.pin(checkpoints.resume.facts.get("plan"))
+                if self.same_plan:
+                    problem.pin(checkpoints.resume.facts.get("plan"))
                 return solve()
             except Exception as error:  # whatever does not fit: the beginning always does
                 checkpoints.leave_aside(error)

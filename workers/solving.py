@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 import torch
@@ -15,18 +18,21 @@ from ihvp.blobs.store import BlobStore
 from ihvp.errors import IhvpError
 from ihvp.factors.index import FactorIndex
 from ihvp.jobs.store import JobStore
+from ihvp.jobs.submission import JobRequest
 from ihvp.methods import TerminationStatus
 from ihvp.settings import Settings
 from solvers import InverseHvpResult
 from workers.block import Block
+from workers.device import solving_device
 from workers.ending import Ending
 from workers.factor_store import BlobFactors
 from workers.faults import is_out_of_memory, out_of_memory, unforeseen
 from workers.finishing import Finisher, Solved
 from workers.member import Member, end_together
+from workers.memory import MemoryBudget, free_bytes
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressWriter
-from workers.rates import RateRecorder, cost_of
+from workers.rates import RateRecorder, cost_of, workload_of
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 from workers.solver_call import SolverCall
@@ -36,7 +42,10 @@ __all__ = ["Resources", "SolveRun"]
 
 _log = structlog.get_logger(__name__)
 
+ValueT = TypeVar("ValueT")
+
 _STOPPED = {TerminationStatus.Cancelled.value, TerminationStatus.Deadline.value}
+_DEATHS_BY_CHANCE = 2
 # Endings that a right-hand side may owe to another one of its block.
 _CONTAGIOUS = {
     TerminationStatus.NegativeCurvature.value,
@@ -94,6 +103,8 @@ class SolveRun:
         self._began = time.perf_counter()
         self._warm = self._request.model.digest in self._models
         self._loaded: LoadedModel | None = None
+        # A job that a worker died on is alone.
+        self._budget = MemoryBudget(self._settings.memory_budget, members[0].job.losses)
 
     def execute(self) -> None:
         """Does the work, phase by phase, as long as somebody wants it."""
@@ -105,7 +116,7 @@ class SolveRun:
 
     def _execute(self) -> None:
         with self._phase(self._members, "loading", at_once=not self._warm):
-            self._model()
+            self._or_with_less("loading", self._model)
         for member in self._waiting(self._members):
             self._read(member)
         self._solve(self._waiting(self._members))
@@ -126,14 +137,19 @@ class SolveRun:
             model = load_model(
                 self._blobs,
                 pinned.spec,
-                memory_budget=self._settings.memory_budget,
+                memory_budget=self._budget.bytes,
                 factor_store=kept,
                 device=self._settings.device,
             )
             self._tally.observe("model_load_seconds", value=time.perf_counter() - began)
             return model
 
-        if self._loaded is None:
+        if self._loaded is None and self._budget.reduced:
+            # Not among those that are kept warm: other jobs may plan for more. Nor beside them.
+            self._clear()
+            self._warm = False
+            self._loaded = load()
+        elif self._loaded is None:
             self._loaded, warm = self._models.get(pinned.digest, load)
             self._tally.add("model_cache_requests", "hit" if warm else "miss")
         return self._loaded
@@ -142,13 +158,32 @@ class SolveRun:
         """Lets go of all models: whatever is kept warm may be what filled the memory."""
         self._models.clear()
         self._loaded = None
+        # Graphs and the modules they belong to refer to each other.
+        gc.collect()
+
+    def _or_with_less(self, phase: str, work: Callable[[], ValueT]) -> ValueT:
+        """What the work makes; where memory runs out, what it makes with less to plan for, once in an attempt."""
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error) or not self._budget.reduce(phase):
+                raise
+            self._tell_shortage(phase, error)
+        # Outside the handler: the error's frames hold what filled the memory.
+        self._clear()
+        return work()
+
+    def _tell_shortage(self, phase: str, error: BaseException) -> None:
+        _log.warning("out_of_memory_trying_smaller", phase=phase, budget=self._budget.bytes, error=str(error)[:300])
 
     def _read(self, member: Member) -> None:
         """Reads one job's right-hand sides; what is wrong with them is its own fault alone."""
         with member.speaking():
             try:
                 with member.phase("rhs"):
-                    member.b = resolve_rhs(self._blobs, member.job.request.rhs, self._model())
+                    member.b = self._or_with_less(
+                        "rhs", lambda: resolve_rhs(self._blobs, member.job.request.rhs, self._model())
+                    )
             except Exception as error:
                 self._fail(member, error)
 
@@ -156,20 +191,24 @@ class SolveRun:
         """Solves them as a block; one by one where that fails, or where the block may have done one of them harm."""
         if not members:
             return
-        failed = ""
+        failed, short = "", False
         alone: list[Member] = []
         try:
             alone = self._solve_block(members)
         except Exception as error:
+            short = is_out_of_memory(error)
             if len(members) == 1:
-                self._fail(members[0], error)
-                return
-            if is_out_of_memory(error):
-                self._clear()
+                if not short or not self._budget.reduce("solving"):
+                    self._fail(members[0], error)
+                    return
+                self._tell_shortage("solving", error)
             failed = f"{type(error).__name__}: {error}"[:300]
         # Not within the handler: the error's frames hold what filled the memory.
         if failed:
-            _log.warning("block_failed", jobs=len(members), error=failed)
+            if short:
+                self._clear()
+            if len(members) > 1:
+                _log.warning("block_failed", jobs=len(members), error=failed)
             alone = members
         for member in alone:
             self._solve(self._waiting([member]))
@@ -200,13 +239,15 @@ class SolveRun:
                     alone.append(member)
                 else:
                     solved.append(Solved(member, part, complete))
-            Finisher(self._blobs, model, self._warm, self._began, self._fail).finish(solved)
+            Finisher(self._blobs, model, self._warm, self._began, self._fail, self._budget.told()).finish(solved)
             members = left
             first = torch.cat(iterates) if iterates else None
         return alone
 
     def _call(self, model: LoadedModel, block: Block, first: Tensor | None) -> InverseHvpResult[Tensor]:
-        call = SolverCall(self._settings, self._store, self._blobs, model, self._request)
+        # Going on as before takes as much as before. After one death it may: that a checkpoint is there speaks for it.
+        same_plan = self._budget.losses < _DEATHS_BY_CHANCE and not self._budget.shortages
+        call = SolverCall(self._settings, self._store, self._blobs, model, self._request, same_plan)
         set_up_s = 0.0
         try:
             result = call(block, first)
@@ -232,9 +273,8 @@ class SolveRun:
             return
         with member.speaking():
             if is_out_of_memory(error):
-                self._clear()
                 _log.warning("out_of_memory", error=str(error))
-                fault: IhvpError = out_of_memory(member.job, self._settings.memory_budget)
+                fault: IhvpError = self._shortage(member.job.request, error)
             elif isinstance(error, IhvpError):
                 _log.info("job_refused", code=error.code, error=str(error))
                 fault = error
@@ -243,6 +283,15 @@ class SolveRun:
                 _log.error("internal_error", exc_info=error)
                 fault = unforeseen(error)
             member.end(Ending.failed(fault))
+
+    def _shortage(self, request: JobRequest, error: BaseException) -> IhvpError:
+        model, device = self._loaded, solving_device(self._settings.device)
+        workload = None if model is None else workload_of(request, model, request.rhs.columns)
+        # Where it ran out is still known here, with all that was made until then.
+        traceback.clear_frames(error.__traceback__)
+        self._clear()
+        free = free_bytes(device)
+        return out_of_memory(request, workload, self._budget, free, error)
 
     @contextmanager
     def _phase(self, members: Sequence[Member], name: str, *, at_once: bool = False) -> Iterator[None]:

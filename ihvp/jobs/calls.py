@@ -344,6 +344,7 @@ def _job(job_id: str, flat: list[str]) -> JobRecord:
         checkpoint=fields.get("checkpoint"),
         request_id=fields.get("request_id"),
         trace=fields.get("trace"),
+        losses=int(fields["losses"]),
     )
 
 

@@ -20,7 +20,6 @@ class Kept:
 
     job: JobRecord
     score: datetime
-    losses: int = 0
     lease_until: datetime | None = None
     alike: str = ""
     alone: bool = False
@@ -63,7 +62,7 @@ def is_overdue(job: JobRecord, now: datetime) -> bool:
 
 def is_alike(first: Kept, other: Kept) -> bool:
     """Whether two jobs may be solved as one block."""
-    alone = any(kept.losses or kept.alone for kept in (first, other))
+    alone = any(kept.job.losses or kept.alone for kept in (first, other))
     return first.alike == other.alike and not alone
 
 

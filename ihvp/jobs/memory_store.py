@@ -387,11 +387,12 @@ class MemoryJobStore(MemoryShelf):
 
     def _reclaim(self, kept: Kept, max_attempts: int, cause: str) -> Reclaimed:
         counted = kept.job.owner not in self._condemned
-        kept.losses += counted
+        losses = kept.job.losses + counted
+        kept.job = kept.job.model_copy(update={"losses": losses})
         if kept.job.cancel_requested:
             self._move(kept, JobState.Cancelled)
-        elif counted and kept.losses >= max_attempts:
-            self._move(kept, JobState.Failed, error=rules.worker_lost_error(kept.losses))
+        elif counted and losses >= max_attempts:
+            self._move(kept, JobState.Failed, error=rules.worker_lost_error(losses))
         else:
             self._move(kept, JobState.Queued)
         self._counts.add("lease_losses", cause if counted else "child_killed", kept.job.state.value)

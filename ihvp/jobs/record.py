@@ -76,6 +76,7 @@ class JobRecord(_Frozen):
         checkpoint: Blob of what the next attempt goes on from; None once the job has ended.
         request_id: Of the request that submitted it.
         trace: The W3C ``traceparent`` that its work goes on.
+        losses: Workers that died on it.
     """
 
     id: str
@@ -96,6 +97,7 @@ class JobRecord(_Frozen):
     checkpoint: str | None = None
     request_id: str | None = None
     trace: str | None = None
+    losses: int = 0
 
     @property
     def finished(self) -> bool:

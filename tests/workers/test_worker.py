@@ -252,7 +252,15 @@ def test_a_killed_solve_goes_on_where_its_last_checkpoint_was(service: Service, 
     assert job.attempt == 2
     assert job.result is not None
     with safe_open(service.blobs.local_path(job.result.digest), framework="pt") as file:
-        resumed_at = json.loads(file.metadata()["ihvp"])["info"]["resumed_at"]
+        info = json.loads(file.metadata()["ihvp"])["info"]
+    resumed_at = info["resumed_at"]
+    # Nobody can tell a kill for want of memory from another: the next attempt plans for less, and says so.
+    assert info["memory"] == {
+        "budget": service.settings.memory_budget // 2,
+        "instead_of": service.settings.memory_budget,
+        "workers_lost": 1,
+        "out_of_memory": [],
+    }
     assert 0 < resumed_at < job.result.certificate[0].iterations
     events = service.store.events(job_id, limit=10_000)
     second = next(at for at, e in enumerate(events) if e.type == "state" and e.data["attempt"] == 2)
