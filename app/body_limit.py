@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from ihvp.settings import Settings
 
-__all__ = ["BodyLimit"]
+__all__ = ["DRAINED_BYTES", "BodyLimit", "drain"]
 
-BLOBS: Final = "/v1/blobs/"
+BLOBS: Final = ("/v1/blobs/", "/v1/uploads")
 DRAINED_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -51,20 +51,23 @@ class BodyLimit:
             if size > limit:
                 # A caller that waits for leave to send is answered before it does.
                 if not patient:
-                    await _drain(receive)
+                    await drain(receive)
                 raise _refusal(limit, size, blob=blob)
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                await _drain(receive)
+                await drain(receive)
                 raise _refusal(limit, None, blob=blob)
             return message
 
         await self.app(scope, limited, send)
 
 
-async def _drain(receive: Receive) -> None:
-    # Closing a socket with unread bytes resets it, and the caller would never see the answer.
+async def drain(receive: Receive) -> None:
+    """Reads a body that nobody wants, up to a bound.
+
+    Closing a socket with unread bytes resets it, and the caller would never see the answer.
+    """
     left = DRAINED_BYTES
     while left > 0:
         message = await receive()

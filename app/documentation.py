@@ -25,6 +25,7 @@ TAGS: Final = [
     {"name": "jobs", "description": "Solves, from submit to result."},
     {"name": "models", "description": "Immutable versions of models: architecture, weights, loss, data."},
     {"name": "blobs", "description": "Weights, data and results as bytes, named by their sha256."},
+    {"name": "uploads", "description": "Large blobs in parts, resumed where they broke off: tus 1.0."},
     {"name": "methods", "description": "The inversion methods and their options."},
     {"name": "health", "description": "For machines that watch the service."},
 ]

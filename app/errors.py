@@ -30,6 +30,12 @@ STATUS: Final[dict[type[IhvpError], int]] = {
     IhvpError: 500,
     e.InvalidInput: 422,
     e.MalformedBody: 400,
+    e.UnsupportedChecksum: 400,
+    e.UploadStalled: 408,
+    e.UnsupportedTusVersion: 412,
+    e.UnsupportedMediaType: 415,
+    e.UploadLocked: 423,
+    e.ChecksumMismatch: 460,  # tus has given this number its meaning
     e.BodyTooLarge: 413,
     e.NotFound: 404,
     e.MethodNotAllowed: 405,

@@ -66,9 +66,10 @@ class EventHub:
             try:
                 yield self
             finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                # Again and again: a timeout that runs out in the same moment swallows a cancellation.
+                while not task.done():
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=POLL_S)
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:

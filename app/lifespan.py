@@ -46,6 +46,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)
+        blobs = FilesystemBlobStore.from_settings(settings)
         await stack.enter_async_context(hub.running())
         app.state.services = Services(
             settings=settings,
@@ -54,7 +55,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             models=models,
             costs=costs,
             expected=ExpectedCost(costs),
-            blobs=FilesystemBlobStore.from_settings(settings),
+            blobs=blobs,
+            uploads=blobs.uploads,
             waker=waker,
             hub=hub,
             metrics=app.state.metrics,

@@ -14,7 +14,8 @@ from app.lifespan import lifespan
 from app.logs import configure_logs
 from app.metrics import Metrics
 from app.request_context import RequestContext
-from app.routes import blobs, events, health, jobs, methods, models, results
+from app.routes import blobs, events, health, jobs, methods, models, results, uploads
+from app.tus import TusProtocol
 from ihvp import __version__
 from ihvp.settings import get_settings
 
@@ -47,12 +48,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     install_error_handlers(app)
     # The busiest first: routes are tried in this order.
-    routers = [jobs.reading, *(part.router for part in (jobs, results, events, models, blobs, methods, health))]
+    routers = [
+        jobs.reading,
+        *(part.router for part in (jobs, results, events, models, blobs, uploads, methods, health)),
+    ]
     for router in routers:
         app.include_router(router)
     app.state.api_routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     # The last one added is the outermost: a body refused still has its id and its log line.
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(TusProtocol)
     app.add_middleware(RequestContext, metrics=metrics)
     install_openapi(app)
     return app

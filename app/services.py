@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from app.metrics import Metrics
     from app.queue import WorkerWaker
     from ihvp.blobs.store import BlobStore
+    from ihvp.blobs.uploads import FileUploads
     from ihvp.costs.redis_store import AsyncRedisCostStore
     from ihvp.jobs.redis_store import AsyncRedisJobStore
     from ihvp.models.redis_store import AsyncRedisModelStore
@@ -31,6 +32,7 @@ class Services:
     costs: AsyncRedisCostStore
     expected: ExpectedCost
     blobs: BlobStore
+    uploads: FileUploads
     waker: WorkerWaker
     hub: EventHub
     metrics: Metrics

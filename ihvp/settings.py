@@ -75,6 +75,10 @@ class Settings(BaseSettings):
 
     max_body_bytes: Bytes = Field(16 * MIB, description="Largest JSON body.")
     max_blob_bytes: Bytes = Field(8 * GIB, description="Largest blob.")
+    max_uploads: Count = Field(1000, description="Uploads in parts that may be under way at a time.")
+    upload_expiry_s: Seconds = Field(
+        24 * 3600.0, description="How long an upload in parts may rest before it cannot be continued any more."
+    )
     max_store_bytes: Bytes = Field(50 * GIB, description="Bound on all blobs together.")
     keep_free_bytes: int = Field(
         GIB, ge=0, description="Bytes of the disk that blobs leave free: the job store's log grows beside them."

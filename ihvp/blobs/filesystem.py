@@ -12,7 +12,8 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from ihvp.blobs.store import BlobInfo
-from ihvp.blobs.totals import FOLDERS, FolderTotals
+from ihvp.blobs.totals import FOLDERS, UPLOADS, FolderTotals
+from ihvp.blobs.uploads import FileUploads
 from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, sync_file, sync_folder
 from ihvp.errors import BlobNotFound
 from ihvp.references import parse_digest
@@ -36,7 +37,8 @@ class FilesystemBlobStore:
         self.keep_free = keep_free
         self._unfinished = root / "unfinished"
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        self._totals = FolderTotals(root / "totals", self._count_all)
+        self.uploads = FileUploads(self)
+        self.totals = FolderTotals(root / "totals", self._count_all)
         self._settled: set[Path] = set()
 
     @classmethod
@@ -99,7 +101,7 @@ class FilesystemBlobStore:
     def delete(self, digest: str) -> None:
         """Removes the blob, if it is there."""
         path = self._path(digest)
-        with contextlib.suppress(FileNotFoundError), self._totals.change(_number(path.parent)) as count:
+        with contextlib.suppress(FileNotFoundError), self.totals.change(_number(path.parent)) as count:
             size = path.stat().st_size
             path.unlink()
             count(-size)
@@ -114,8 +116,8 @@ class FilesystemBlobStore:
             os.utime(self._path(digest))
 
     def sweep_unfinished(self, older_than_s: float) -> int:
-        """Removes what broken-off writes left; says how many."""
-        removed = 0
+        """Removes what broken-off writes left, and uploads that have expired; says how many."""
+        removed = self.uploads.sweep()
         for path in self._unfinished.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > older_than_s:
@@ -130,15 +132,15 @@ class FilesystemBlobStore:
         bytes mended, if a crash has left that wrong.
         """
         for folder in self._folders():
-            changes, total = self._totals.changes(_number(folder)), 0
+            changes, total = self.totals.changes(_number(folder)), 0
             for blob in _blobs_in(folder):
                 total += blob.size
                 yield blob
-            self._totals.mend(_number(folder), changes, total)
+            self.totals.mend(_number(folder), changes, total)
 
     def total_bytes(self) -> int:
-        """Bytes of all blobs together, whichever process wrote them; no blob is looked at for it."""
-        return self._totals.total()
+        """Bytes of all blobs and uploads under way, whichever process wrote them; no blob is looked at for it."""
+        return self.totals.total()
 
     def room(self) -> int | None:
         """Bytes that may still be written; None without a bound."""
@@ -178,7 +180,7 @@ class FilesystemBlobStore:
             path.parent.mkdir()
             self._settled.discard(path.parent)
         size = unfinished.stat().st_size
-        with self._totals.change(_number(path.parent)) as count:
+        with self.totals.change(_number(path.parent)) as count:
             # Two writers of the same bytes: the later rename puts the same content over the earlier one.
             there = path.exists()
             unfinished.rename(path)
@@ -199,7 +201,8 @@ class FilesystemBlobStore:
         return (path for number in range(FOLDERS) if (path := self.root / f"{number:02x}").is_dir())
 
     def _count_all(self) -> dict[int, int]:
-        return {_number(folder): sum(blob.size for blob in _blobs_in(folder)) for folder in self._folders()}
+        found = {_number(folder): sum(blob.size for blob in _blobs_in(folder)) for folder in self._folders()}
+        return {**found, UPLOADS: self.uploads.total_bytes()}
 
 
 def _number(folder: Path) -> int:

@@ -101,7 +101,7 @@ class BlobStore(Protocol):
         """
 
     def sweep_unfinished(self, older_than_s: float) -> int:
-        """Removes what broken-off writes left; says how many."""
+        """Removes what broken-off writes left, and uploads that have expired; says how many."""
 
     def __iter__(self) -> Iterator[BlobInfo]:
         """All blobs."""

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-__all__ = ["FolderTotals"]
+__all__ = ["FOLDERS", "UPLOADS", "FolderTotals"]
 
 FOLDERS: Final = 256
+UPLOADS: Final = 256
+"""The record behind those of the folders: bytes of uploads under way."""
+RECORDS: Final = FOLDERS + 1
 _RECORD: Final = struct.Struct("<Qq")
-_SIZE: Final = FOLDERS * _RECORD.size
+_SIZE: Final = RECORDS * _RECORD.size
 
 
 class FolderTotals:
-    """Bytes of the blobs in each of the folders ``00`` to ``ff``, shared by all processes that write there.
+    """Bytes of the blobs in each of the folders ``00`` to ``ff``, and of uploads under way, for all processes.
 
     Each folder has a record of its own: how often it was changed, and the bytes in it. A change is made and counted
     under one lock, so the records stay right while several processes write. What a crash or a power cut leaves wrong
@@ -35,7 +38,7 @@ class FolderTotals:
         if not path.exists() or path.stat().st_size != _SIZE:
             totals = count()
             fresh = path.with_name(f"{path.name}.{uuid4().hex}")
-            fresh.write_bytes(b"".join(_RECORD.pack(0, totals.get(folder, 0)) for folder in range(FOLDERS)))
+            fresh.write_bytes(b"".join(_RECORD.pack(0, totals.get(folder, 0)) for folder in range(RECORDS)))
             fresh.rename(path)
 
     def total(self) -> int:

@@ -17,7 +17,7 @@ from ihvp.errors import DigestMismatch, OutOfSpace
 if TYPE_CHECKING:
     from ihvp.blobs.filesystem import FilesystemBlobStore
 
-__all__ = ["FileBlobGroup", "FileBlobWriter", "sync_file", "sync_folder"]
+__all__ = ["FileBlobGroup", "FileBlobWriter", "disk_space", "sync_file", "sync_folder"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class FileBlobWriter:
                 allowed=self._store.bounds,
                 hint="Delete finished jobs, shorten IHVP_RETENTION_S, or raise IHVP_MAX_STORE_BYTES.",
             )
-        with _disk_space():
+        with disk_space():
             self._file.write(chunk)
         self._hash.update(chunk)
         self._size += len(chunk)
@@ -79,7 +79,7 @@ class FileBlobWriter:
                 allowed=expected,
                 hint="The upload was cut short or altered, or the digest is of another file: send it again.",
             )
-        with _disk_space():
+        with disk_space():
             return self._finish(digest, self._size)
 
 
@@ -163,7 +163,7 @@ def sync_file(file: BinaryIO) -> None:
     Raises:
         OutOfSpace: The disk is full.
     """
-    with _disk_space():
+    with disk_space():
         file.flush()
         os.fsync(file.fileno())
 
@@ -178,7 +178,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_space() -> Iterator[None]:
+def disk_space() -> Iterator[None]:
     """Says in our own words that the disk is full."""
     try:
         yield

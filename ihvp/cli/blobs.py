@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ihvp.cli.options import Json, Url, connect
+from ihvp.cli.upload_bar import UploadBar
 
 __all__ = ["add_to"]
 
@@ -25,8 +27,8 @@ def put(
 
     Example: [cyan]ihvp blobs put weights.safetensors inputs.npy[/cyan]
     """
-    with connect(url) as client:
-        digests = {str(file): client.put_blob(file) for file in files}
+    with connect(url) as client, UploadBar() as bar:
+        digests = {str(file): client.put_blob(file, partial(bar.show, file.name)) for file in files}
     if as_json:
         typer.echo(json.dumps(digests))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,9 @@ from ihvp.client.arguments import Arguments
 from ihvp.client.connection import IDEMPOTENCY_KEY, Connection
 from ihvp.client.faults import raise_unless_succeeded
 from ihvp.client.result import Array, SolveResult, read_result, read_scores
+from ihvp.client.resumable import Progress, send_blob
 from ihvp.client.uploads import BlobSource, Upload
-from ihvp.errors import BlobNotFound, WaitTimeout
+from ihvp.errors import WaitTimeout
 from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.methods import Curvature, InversionMethod
@@ -32,8 +32,6 @@ __all__ = ["Client"]
 
 POLL_S: Final = 15.0
 SAFETENSORS: Final = "application/vnd.safetensors"
-# Below this size, sending a blob costs less than asking whether it is there.
-ASK_FIRST_BYTES: Final = 1 << 20
 
 
 class Client:
@@ -56,6 +54,7 @@ class Client:
         retry_s: float = 15.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        self._retry_s = retry_s
         self._link = Connection(url or get_settings().url, timeout_s=timeout, retry_s=retry_s, transport=transport)
         self._arguments = Arguments(self.put_blob)
 
@@ -78,12 +77,17 @@ class Client:
 
     # Blobs and models
 
-    def put_blob(self, source: BlobSource) -> str:
-        """Uploads a file (path or open binary file) or bytes, unless they are there already; returns the digest."""
+    def put_blob(self, source: BlobSource, progress: Progress | None = None) -> str:
+        """Uploads a file (path or open binary file) or bytes, unless they are there already; returns the digest.
+
+        Large ones go in parts (tus 1.0): where the line drops, the upload goes on from the last byte that arrived.
+
+        Args:
+            source: What to upload; a file is read a piece at a time.
+            progress: Is called with the bytes sent so far and the bytes of the whole, where it goes in parts.
+        """
         upload = Upload.of(source)
-        path = f"/v1/blobs/{upload.digest}"
-        if upload.size < ASK_FIRST_BYTES or not self._has(path):
-            self._link.send("PUT", path, body=upload.chunks, headers={"Content-Length": str(upload.size)})
+        send_blob(self._link, upload, retry_s=self._retry_s, progress=progress)
         return upload.digest
 
     def put_tensor(self, value: Any) -> str:
@@ -419,12 +423,6 @@ class Client:
             job = self.wait(job.id, timeout)
         raise_unless_succeeded(job)
         return self.result(job.id)
-
-    def _has(self, path: str) -> bool:
-        with suppress(BlobNotFound):
-            self._link.send("HEAD", path)
-            return True
-        return False
 
 
 def _job_path(job_id: str) -> str:

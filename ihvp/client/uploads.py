@@ -36,6 +36,7 @@ class Upload:
     digest: str
     size: int
     _source: Path | bytes | BinaryIO
+    _start: int = 0
 
     @classmethod
     def of(cls, source: BlobSource) -> Upload:
@@ -57,17 +58,27 @@ class Upload:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             size = file.seek(0, io.SEEK_END) - start
             file.seek(start)
-        return cls(f"sha256:{digest}", size, kept)
+        return cls(f"sha256:{digest}", size, kept, start)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes, piece by piece; a new iterator starts anew."""
+    @property
+    def filename(self) -> str | None:
+        """The name of the file that holds the bytes, where one does."""
+        return self._source.name if isinstance(self._source, Path) else None
+
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        """The bytes from an offset on, piece by piece; a new iterator starts anew."""
+        position = self._start + offset
         with _opened(self._source) as file:
-            start = file.tell()
             try:
-                while chunk := file.read(CHUNK):
+                while True:
+                    # Each time: an attempt that was broken off may not have let go of the file yet.
+                    file.seek(position)
+                    if not (chunk := file.read(CHUNK)):
+                        break
+                    position += len(chunk)
                     yield chunk
             finally:
-                file.seek(start)
+                file.seek(self._start)
 
 
 @contextmanager

@@ -29,6 +29,8 @@
     │   ├── InvalidHeader              invalid_header
     │   ├── IdempotencyMismatch        idempotency_mismatch
     │   ├── DigestMismatch             digest_mismatch
+    │   ├── ChecksumMismatch           checksum_mismatch
+    │   ├── UnsupportedChecksum        unsupported_checksum
     │   ├── ModelInTrainingMode        model_in_training_mode
     │   ├── UnsupportedLayer           unsupported_layer
     │   ├── NotRegistered (LookupError) not_registered
@@ -38,22 +40,30 @@
     ├── NotFound (LookupError)         not_found
     │   ├── JobNotFound                job_not_found
     │   ├── ModelNotFound              model_not_found
-    │   └── BlobNotFound               blob_not_found
+    │   ├── BlobNotFound               blob_not_found
+    │   └── UploadNotFound             upload_not_found
     ├── Conflict                       conflict
     │   ├── JobNotFinished             job_not_finished
     │   ├── JobAlreadyFinished         job_already_finished
     │   ├── NoResult                   no_result
-    │   └── NoInfluence                no_influence
+    │   ├── NoInfluence                no_influence
+    │   └── OffsetMismatch             offset_mismatch
     ├── Gone                           gone
-    │   └── ResultExpired              result_expired
+    │   ├── ResultExpired              result_expired
+    │   └── UploadExpired              upload_expired
     ├── MethodNotAllowed               method_not_allowed
     ├── NotAcceptable                  not_acceptable
     ├── RangeNotSatisfiable            range_not_satisfiable
+    ├── UnsupportedMediaType           unsupported_media_type
+    ├── UnsupportedTusVersion          unsupported_tus_version
     ├── Unavailable                    unavailable
     │   ├── StoreUnavailable           store_unavailable
-    │   └── OutOfSpace                 out_of_space
+    │   ├── OutOfSpace                 out_of_space
+    │   ├── UploadLocked               upload_locked
+    │   └── UploadStalled              upload_stalled
     ├── TooManyRequests                too_many_requests
-    │   └── QueueFull                  queue_full
+    │   ├── QueueFull                  queue_full
+    │   └── TooManyUploads             too_many_uploads
     ├── JobFailed                      job_failed
     ├── WaitTimeout (TimeoutError)     wait_timeout
     ├── ServiceUnreachable             service_unreachable
@@ -71,11 +81,14 @@ from __future__ import annotations
 from ihvp.errors import base as _base
 from ihvp.errors import input as _input
 from ihvp.errors import service as _service
+from ihvp.errors import uploads as _uploads
 from ihvp.errors.base import *  # noqa: F403 - each part says what is in it
 from ihvp.errors.input import *  # noqa: F403
 from ihvp.errors.service import *  # noqa: F403
+from ihvp.errors.uploads import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += _base.__all__
 __all__ += _input.__all__
 __all__ += _service.__all__
+__all__ += _uploads.__all__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import socket
@@ -106,6 +107,42 @@ def process(valkey: Settings) -> Iterator[tuple[str, psutil.Process]]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+def test_memory_stays_flat_however_large_the_upload_in_parts(process: tuple[str, psutil.Process]) -> None:
+    """Two parts: the second one ends with all of it being read once more for its digest."""
+    url, server = process
+    piece = os.urandom(MIB)
+    half = 48
+    digest = hashlib.sha256()
+    for _ in range(2 * half):
+        digest.update(piece)
+    with httpx.Client(timeout=60) as http:
+        http.get(f"{url}/v1/methods")
+        announced = {
+            "Tus-Resumable": "1.0.0",
+            "Upload-Length": str(2 * half * MIB),
+            "Upload-Metadata": f"sha256 {base64.b64encode(digest.hexdigest().encode()).decode()}",
+        }
+        place = url + http.post(f"{url}/v1/uploads", headers=announced).headers["location"]
+        before, peak = server.memory_info().rss, 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal peak
+            for _ in range(half):
+                peak = max(peak, server.memory_info().rss)
+                yield piece
+
+        for offset in (0, half * MIB):
+            part = {
+                "Tus-Resumable": "1.0.0",
+                "Upload-Offset": str(offset),
+                "Content-Type": "application/offset+octet-stream",
+            }
+            assert http.patch(place, content=pieces(), headers=part).status_code == 204
+            peak = max(peak, server.memory_info().rss)
+        assert http.head(f"{url}/v1/blobs/sha256:{digest.hexdigest()}").status_code == 200
+    assert peak - before < 24 * MIB
 
 
 def test_memory_stays_flat_however_large_the_blob(process: tuple[str, psutil.Process]) -> None:

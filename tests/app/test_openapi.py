@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from app.main import create_app
 from tests.app.conftest import MakeService
 from tests.app.driver import Service
+from tests.app.test_uploads import started
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
@@ -37,7 +39,9 @@ def test_every_route_of_the_job_api_is_described(document: dict[str, Any]) -> No
         "POST /v1/jobs/{job_id}/cancel", "GET /v1/jobs/{job_id}/result", "GET /v1/jobs/{job_id}/influence",
         "GET /v1/jobs/{job_id}/events", "POST /v1/models", "GET /v1/models", "GET /v1/models/{name}",
         "GET /v1/models/{name}/{version}", "PUT /v1/blobs/{digest}", "GET /v1/blobs/{digest}",
-        "HEAD /v1/blobs/{digest}", "GET /v1/methods", "GET /healthz", "GET /readyz", "GET /metrics",
+        "HEAD /v1/blobs/{digest}", "OPTIONS /v1/uploads", "POST /v1/uploads", "HEAD /v1/uploads/{upload_id}",
+        "PATCH /v1/uploads/{upload_id}", "DELETE /v1/uploads/{upload_id}",
+        "GET /v1/methods", "GET /healthz", "GET /readyz", "GET /metrics",
     }  # fmt: skip
 
 
@@ -124,6 +128,7 @@ def test_the_service_does_as_its_document_says(fuzzed: Service, tmp_path: Path) 
         "name": fuzzed.register("house-prices")["name"],
         "version": "1",
         "digest": fuzzed.spec()["weights"],
+        "upload_id": started(fuzzed, b"12345").rpartition("/")[2],
     }
     for _, operation in operations(document):
         for parameter in operation.get("parameters", []):
@@ -135,6 +140,7 @@ def test_the_service_does_as_its_document_says(fuzzed: Service, tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, *command, "--url", str(fuzzed.http.base_url)],
         cwd=tmp_path,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(CONFIG.with_name("schemathesis_hooks.py"))},
         capture_output=True,
         text=True,
         timeout=150,
