@@ -36,13 +36,17 @@ async def delete_job(services: Services, job_id: str) -> None:
     if not deleted.blobs:
         return
     unneeded = set(deleted.blobs) - await services.models.referenced_among(deleted.blobs)
-    await anyio.to_thread.run_sync(partial(_delete_old, services.blobs, unneeded, deleted.ended_s))
+    gone = await anyio.to_thread.run_sync(partial(_delete_old, services.blobs, unneeded, deleted.ended_s))
+    await services.holdings.forget(gone)
 
 
-def _delete_old(blobs: BlobStore, digests: Collection[str], age_s: float) -> None:
+def _delete_old(blobs: BlobStore, digests: Collection[str], age_s: float) -> list[str]:
+    gone = []
     for digest in digests:
         try:
             if blobs.stat(digest).age_s >= age_s:
                 blobs.delete(digest)
+                gone.append(digest)
         except BlobNotFound:
             continue
+    return gone

@@ -12,6 +12,7 @@ from app.examples import JOB_ID, WEIGHTS
 from app.services import Services
 from ihvp.errors import JobNotFound, ModelNotFound
 from ihvp.references import DIGEST_PATTERN, MODEL_NAME_PATTERN, parse_digest
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["BlobDigestPath", "JobId", "ModelNamePath", "ModelVersionPath", "ServicesDep", "services_of"]
 
@@ -20,9 +21,9 @@ VERSION_PATTERN: Final = r"^(latest|[1-9][0-9]{0,8})$"
 
 
 def services_of(request: Request) -> Services:
-    """The services of the application that answers this request."""
+    """The services of the application that answers this request, as its tenant sees them."""
     services: Services = request.app.state.services
-    return services
+    return services.of(request.scope.get("tenant", DEFAULT_TENANT))
 
 
 # A coroutine although it awaits nothing: FastAPI would run a plain function in a thread.

@@ -37,6 +37,8 @@ STATUS: Final[dict[type[IhvpError], int]] = {
     e.UploadLocked: 423,
     e.ChecksumMismatch: 460,  # tus has given this number its meaning
     e.BodyTooLarge: 413,
+    e.Unauthenticated: 401,
+    e.Forbidden: 403,
     e.NotFound: 404,
     e.MethodNotAllowed: 405,
     e.NotAcceptable: 406,
@@ -50,6 +52,8 @@ STATUS: Final[dict[type[IhvpError], int]] = {
 
 _BY_STATUS: Final[dict[int, type[IhvpError]]] = {
     400: e.MalformedBody,
+    401: e.Unauthenticated,
+    403: e.Forbidden,
     404: e.NotFound,
     405: e.MethodNotAllowed,
     406: e.NotAcceptable,

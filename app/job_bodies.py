@@ -13,7 +13,7 @@ from ihvp.wire import JobView
 if TYPE_CHECKING:
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
-__all__ = ["JobBodies", "Sight"]
+__all__ = ["JobBodies", "KeptBodies", "Sight"]
 
 KEPT_BYTES: Final = 8 * 1024 * 1024
 LARGEST_KEPT: Final = 256 * 1024
@@ -43,20 +43,51 @@ class Sight:
         return self.standing.state in TERMINAL
 
 
-class JobBodies:
-    """Looks at jobs, and keeps the bodies of those looked at of late.
+class KeptBodies:
+    """Bodies of jobs, up to a bound of bytes.
 
     A body is a function of id, revision and place in the queue, so what is kept never goes stale, whichever process
     changes the job.
+    """
+
+    def __init__(self) -> None:
+        self._bodies: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, str]) -> bytes | None:
+        """The body of a job's id and entity tag, where it is kept."""
+        body = self._bodies.get(key)
+        if body is not None:
+            self._bodies.move_to_end(key)
+        return body
+
+    def keep(self, key: tuple[str, str], body: bytes) -> None:
+        """Keeps a body, unless it is a large one; those not looked at for longest go."""
+        if len(body) > LARGEST_KEPT or key in self._bodies:
+            return
+        self._bodies[key] = body
+        self._bytes += len(body)
+        while self._bytes > KEPT_BYTES:
+            _, dropped = self._bodies.popitem(last=False)
+            self._bytes -= len(dropped)
+
+
+class JobBodies:
+    """Looks at jobs, and keeps the bodies of those looked at of late.
 
     Args:
         store: Where jobs live.
+        kept: Bodies that are kept; those of several stores may be kept together, for a body is rendered only of what
+            its store has let one look at.
     """
 
-    def __init__(self, store: AsyncRedisJobStore) -> None:
+    def __init__(self, store: AsyncRedisJobStore, kept: KeptBodies | None = None) -> None:
         self._store = store
-        self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept = KeptBodies() if kept is None else kept
+
+    def of(self, store: AsyncRedisJobStore) -> JobBodies:
+        """The same for what another store lets one see."""
+        return JobBodies(store, self._kept)
 
     async def look(self, job_id: str) -> Sight:
         """The job now.
@@ -76,20 +107,10 @@ class JobBodies:
             key = (sight.job_id, sight.etag)
             body = self._kept.get(key)
             if body is not None:
-                self._kept.move_to_end(key)
                 return sight, body
             job = await self._store.get(sight.job_id)
             if job.revision == sight.standing.revision:
                 body = JobView.of(job, sight.standing.place).model_dump_json().encode()
-                self._keep(key, body)
+                self._kept.keep(key, body)
                 return sight, body
             sight = await self.look(sight.job_id)
-
-    def _keep(self, key: tuple[str, str], body: bytes) -> None:
-        if len(body) > LARGEST_KEPT or key in self._kept:
-            return
-        self._kept[key] = body
-        self._kept_bytes += len(body)
-        while self._kept_bytes > KEPT_BYTES:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= len(dropped)

@@ -15,6 +15,7 @@ from app.queue import WorkerWaker
 from app.services import Services
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.costs.redis_store import AsyncRedisCostStore
+from ihvp.holdings.redis_store import AsyncRedisHoldings
 from ihvp.jobs.redis_store import AsyncRedisJobStore
 from ihvp.models.redis_store import AsyncRedisModelStore
 
@@ -43,6 +44,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(models.close)
         costs = AsyncRedisCostStore.from_settings(hasty)
         stack.push_async_callback(costs.close)
+        holdings = AsyncRedisHoldings.from_settings(hasty)
+        stack.push_async_callback(holdings.close)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)
@@ -57,6 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             expected=ExpectedCost(costs),
             blobs=blobs,
             uploads=blobs.uploads,
+            holdings=holdings,
             waker=waker,
             hub=hub,
             metrics=app.state.metrics,

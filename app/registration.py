@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
+from app.held_blobs import held_blobs
 from app.model_inspection import inspect_model
 from app.stored_tensors import keep_blobs
 
@@ -24,8 +25,9 @@ async def register_model(services: Services, registration: ModelRegistration) ->
         InvalidInput: The spec does not fit its blobs.
     """
     spec = registration.spec
-    inspected = await anyio.to_thread.run_sync(inspect_model, spec, services.blobs, services.settings)
-    await anyio.to_thread.run_sync(keep_blobs, services.blobs, spec.blob_digests())
+    blobs = await held_blobs(services, spec.blob_digests())
+    inspected = await anyio.to_thread.run_sync(inspect_model, spec, blobs, services.settings)
+    await anyio.to_thread.run_sync(keep_blobs, blobs, spec.blob_digests())
     return await services.models.register(
         registration.name,
         spec,

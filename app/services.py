@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from app.events import EventHub
@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from ihvp.blobs.store import BlobStore
     from ihvp.blobs.uploads import FileUploads
     from ihvp.costs.redis_store import AsyncRedisCostStore
+    from ihvp.holdings.redis_store import AsyncRedisHoldings
     from ihvp.jobs.redis_store import AsyncRedisJobStore
     from ihvp.models.redis_store import AsyncRedisModelStore
     from ihvp.settings import Settings
 
 __all__ = ["Services"]
 
+TENANTS_KEPT: Final = 1000
+
 
 @dataclass(frozen=True)
 class Services:
-    """Opened with the application and closed with it."""
+    """Opened with the application and closed with it.
+
+    Those of a request are those ``of`` its tenant: what is another tenant's is not found through them. All blobs are
+    in ``blobs``; those that a caller names are to be looked for with ``app.held_blobs``.
+    """
 
     settings: Settings
     jobs: AsyncRedisJobStore
@@ -33,6 +40,27 @@ class Services:
     expected: ExpectedCost
     blobs: BlobStore
     uploads: FileUploads
+    holdings: AsyncRedisHoldings
     waker: WorkerWaker
     hub: EventHub
     metrics: Metrics
+    views: dict[str, Services] = field(default_factory=dict)
+    """Those of the tenants of late."""
+
+    def of(self, tenant: str) -> Services:
+        """The same for one tenant."""
+        view = self.views.get(tenant)
+        if view is None:
+            if len(self.views) >= TENANTS_KEPT:
+                self.views.clear()
+            jobs = self.jobs.of(tenant)
+            view = replace(
+                self,
+                jobs=jobs,
+                bodies=self.bodies.of(jobs),
+                models=self.models.of(tenant),
+                holdings=self.holdings.of(tenant),
+                uploads=self.uploads.of(tenant),
+            )
+            self.views[tenant] = view
+        return view

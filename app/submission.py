@@ -10,6 +10,7 @@ import anyio.to_thread
 import structlog
 from ulid import ULID
 
+from app.held_blobs import HeldBlobs, held_blobs
 from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
 from app.request_id import current_request_id
@@ -25,6 +26,7 @@ from ihvp.references import ModelRef
 
 if TYPE_CHECKING:
     from app.services import Services
+    from ihvp.blobs.store import BlobInfo
     from ihvp.jobs.record import JobRecord
     from ihvp.jobs.store import Once
     from ihvp.models.spec import LayoutEntry, ModelSpec
@@ -43,12 +45,14 @@ class CheckedJob:
         layout: The model's parameters.
         workload: What is to be solved, as far as its cost goes.
         task: The method with its options after the service's defaults.
+        brings: The blob that was made of inline right-hand sides.
     """
 
     request: JobRequest
     layout: list[LayoutEntry]
     workload: Workload
     task: Task
+    brings: BlobInfo | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,9 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
         return Submitted(made, await _place(services, made), replayed=True)
     checked = await check_job(services, submission, store_rhs=True)
     origin = Origin(
-        request_id=current_request_id(), predicted_s=await services.expected.seconds(checked.workload, checked.task)
+        request_id=current_request_id(),
+        predicted_s=await services.expected.seconds(checked.workload, checked.task),
+        brings=checked.brings,
     )
     job_id = f"job_{ULID()}"
     job, place = await services.jobs.submit(
@@ -118,7 +124,8 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     """
     method = InversionMethod(submission.method)
     parse_options(method, submission.options)  # the cheapest fault to find comes first
-    found = await _find_model(services, submission.model)
+    blobs = await held_blobs(services, _named(submission))
+    found = await _find_model(services, submission.model, blobs)
     task = Task.of(method, submission.options, found.model.spec.dtype)
     check_ranks(task, found.model.num_params)
     check_perturbation(task, submission.hessian_perturbation, found.layout)
@@ -126,7 +133,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     check_memory(workload, task, services.settings.memory_budget)
     target = RhsTarget(found.model, found.layout)
     rhs = await anyio.to_thread.run_sync(
-        partial(resolve_rhs, submission.rhs, services.blobs, target, services.settings, store=store_rhs)
+        partial(resolve_rhs, submission.rhs, blobs, target, services.settings, store=store_rhs)
     )
     workload = replace(workload, columns=rhs.columns)
     check_memory(workload, task, services.settings.memory_budget)
@@ -142,11 +149,20 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
         deadline_s=submission.deadline_s,
         tags=submission.tags,
     )
+    # The blobs of a registered model are its tenant's, whoever else has them.
     await anyio.to_thread.run_sync(keep_blobs, services.blobs, request.blob_digests())
-    return CheckedJob(request, found.layout, workload, task)
+    stored = rhs.blob if submission.rhs.inline is not None else None
+    brings = None if stored is None else await anyio.to_thread.run_sync(services.blobs.stat, stored.partition("#")[0])
+    return CheckedJob(request, found.layout, workload, task, brings)
 
 
-async def _find_model(services: Services, wanted: str | ModelSpec) -> _Found:
+def _named(submission: JobSubmission) -> list[str]:
+    """The blobs that the caller names; those of a registered model were looked for when it was registered."""
+    named = [] if isinstance(submission.model, str) else submission.model.blob_digests()
+    return [*named, *submission.rhs.blob_digests()]
+
+
+async def _find_model(services: Services, wanted: str | ModelSpec, blobs: HeldBlobs) -> _Found:
     if isinstance(wanted, str):
         try:
             record = await services.models.get(ModelRef.parse(wanted))
@@ -161,7 +177,7 @@ async def _find_model(services: Services, wanted: str | ModelSpec) -> _Found:
             reference=record.reference, digest=record.digest, num_params=record.num_params, spec=record.spec
         )
         return _Found(model, record.layout, record.num_points)
-    inspected = await anyio.to_thread.run_sync(inspect_model, wanted, services.blobs, services.settings)
+    inspected = await anyio.to_thread.run_sync(inspect_model, wanted, blobs, services.settings)
     model = ResolvedModel(reference=None, digest=wanted.digest, num_params=inspected.num_params, spec=wanted)
     return _Found(model, inspected.layout, inspected.num_points)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -10,24 +11,28 @@ import anyio
 import anyio.to_thread
 
 from app.byte_ranges import ByteSource
+from app.held_blobs import held_blobs
 
 if TYPE_CHECKING:
-    from ihvp.blobs.store import BlobInfo, BlobStore
+    from app.services import Services
+    from ihvp.blobs.store import BlobInfo
 
 __all__ = ["receive_blob", "whole_blob"]
 
 WRITE_BYTES: Final = 1024 * 1024
 
 
-async def receive_blob(blobs: BlobStore, digest: str, chunks: AsyncIterator[bytes]) -> BlobInfo:
-    """Stores a body under its digest; memory stays flat however large it is.
+async def receive_blob(services: Services, digest: str, chunks: AsyncIterator[bytes]) -> BlobInfo:
+    """Stores a body under its digest, for the tenant; memory stays flat however large it is.
+
+    The bytes are read and checked also where another tenant has brought them before: who asks cannot tell.
 
     Raises:
         DigestMismatch: The bytes hash to another digest; nothing is stored.
         OutOfSpace: The store is full.
     """
     run = anyio.to_thread.run_sync
-    context = blobs.writer()
+    context = services.blobs.writer()
     writer = await run(context.__enter__)
     try:
         # Sockets deliver 64 KiB at a time; a trip to a thread is paid once a MiB.
@@ -39,19 +44,21 @@ async def receive_blob(blobs: BlobStore, digest: str, chunks: AsyncIterator[byte
                 pending.clear()
         if pending:
             await run(writer.write, bytes(pending))
-        return await run(partial(writer.commit, expected=digest))
+        info = await run(partial(writer.commit, expected=digest))
+        return replace(info, created=await services.holdings.add(digest, info.size))
     finally:
         # Also when the caller is gone and this task is cancelled: the temporary file has to go.
         with anyio.CancelScope(shield=True):
             await run(context.__exit__, None, None, None)
 
 
-async def whole_blob(blobs: BlobStore, digest: str) -> ByteSource:
-    """The blob's bytes.
+async def whole_blob(services: Services, digest: str) -> ByteSource:
+    """The bytes of a blob that the tenant holds.
 
     Raises:
         BlobNotFound: No blob has this digest.
     """
+    blobs = await held_blobs(services, [digest])
 
     def find() -> ByteSource:
         return ByteSource(blobs.local_path(digest), 0, blobs.stat(digest).size)

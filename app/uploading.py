@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -11,19 +12,20 @@ import anyio
 import anyio.to_thread
 
 from app.transfers import WRITE_BYTES
-from ihvp.errors import UploadStalled
+from ihvp.errors import BlobNotFound, UploadStalled
 
 if TYPE_CHECKING:
-    from ihvp.blobs.uploads import Checksum, FileUploads, Upload
+    from app.services import Services
+    from ihvp.blobs.uploads import Checksum, Upload
 
-__all__ = ["receive_part"]
+__all__ = ["hold_upload", "receive_part"]
 
 STALL_S: Final = 20.0
 """Longest wait for the next bytes. A link that has died without a word would hold the upload's lock otherwise."""
 
 
 async def receive_part(
-    uploads: FileUploads,
+    services: Services,
     upload_id: str,
     offset: int,
     chunks: AsyncIterator[bytes],
@@ -34,7 +36,7 @@ async def receive_part(
     """Appends a body to an upload; what came before the connection broke is kept.
 
     Args:
-        uploads: Has the upload.
+        services: Have the upload, and note who holds what it becomes.
         upload_id: Which one.
         offset: Where the part begins.
         chunks: The body.
@@ -46,7 +48,7 @@ async def receive_part(
         UploadStalled: No bytes came for too long.
     """
     run = anyio.to_thread.run_sync
-    context = uploads.appending(upload_id, offset, announced=announced, checksum=checksum)
+    context = services.uploads.appending(upload_id, offset, announced=announced, checksum=checksum)
     appender = await run(context.__enter__)
     pending = bytearray()
     try:
@@ -65,7 +67,20 @@ async def receive_part(
             await run(partial(context.__exit__, type(error), error, error.__traceback__))
         raise
     await run(context.__exit__, None, None, None)
+    await hold_upload(services, upload)
     return upload
+
+
+async def hold_upload(services: Services, upload: Upload) -> None:
+    """Lets the tenant see the blob that a finished upload has become.
+
+    Also called where one is looked at: a process may have died between the blob and the note.
+    """
+    if not upload.finished:
+        return
+    with suppress(BlobNotFound):  # an old one whose blob has gone again
+        await anyio.to_thread.run_sync(services.blobs.stat, upload.digest)
+        await services.holdings.add(upload.digest, upload.length)
 
 
 async def _unstalled(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

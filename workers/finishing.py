@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from ihvp.blobs.store import BlobGroup, BlobStore
+from ihvp.blobs.store import BlobGroup, BlobInfo, BlobStore
 from ihvp.jobs.record import Certificate, ResultSummary
 from ihvp.jobs.rules import result_blobs
 from ihvp.results import SCORES_TENSOR, X_TENSOR, ResultDocument, ResultInfo
@@ -149,9 +149,9 @@ class Finisher:
         self, group: BlobGroup, member: Member, result: InverseHvpResult[Tensor], scores: Tensor | None
     ) -> ResultSummary:
         job = member.job
-        influence_digest: str | None = None
+        influence: BlobInfo | None = None
         if scores is not None:
-            influence_digest = write_tensor(group, SCORES_TENSOR, scores, {"job_id": job.id}).digest
+            influence = write_tensor(group, SCORES_TENSOR, scores, {"job_id": job.id})
         ready: dict[str, Any] = json_ready(result.info)
         ready["timings"] = {**member.timings, **ready.get("timings", {})}
         if member.checkpoints is not None and member.checkpoints.resumed_at is not None:
@@ -169,7 +169,8 @@ class Finisher:
             shape=list(result.x.shape),
             dtype=job.request.model.spec.dtype,
             certificate=[Certificate.model_validate(c) for c in ready["certificate"]],
-            influence_digest=influence_digest,
+            influence_digest=influence and influence.digest,
+            influence_size=influence and influence.size,
             solve_s=time.perf_counter() - self.began,
         )
 

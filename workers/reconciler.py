@@ -23,6 +23,7 @@ from celery import Celery
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import IhvpError, StoreUnavailable
 from ihvp.factors.redis_index import RedisFactorIndex
+from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
@@ -81,7 +82,7 @@ class Reconciler:
         jobs = RedisJobStore.from_settings(settings)
         blobs = FilesystemBlobStore.from_settings(settings)
         models, factors = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
-        retention = Retention(settings, jobs, models, factors, blobs)
+        retention = Retention(settings, jobs, models, factors, blobs, RedisHoldings.from_settings(settings))
         return cls(settings, jobs, retention, make_celery(settings), sweep_interval_s)
 
     def run(self, stop: threading.Event) -> None:

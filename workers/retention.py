@@ -10,6 +10,7 @@ from typing import Final
 from ihvp.blobs.store import BlobInfo, BlobStore
 from ihvp.errors import BlobNotFound
 from ihvp.factors.index import FactorIndex
+from ihvp.holdings.store import Holdings
 from ihvp.jobs.store import JobStore
 from ihvp.models.store import ModelStore
 from ihvp.settings import Settings
@@ -58,16 +59,24 @@ class Retention:
         models: The model registry.
         factors: The factors that workers keep for each other.
         blobs: The blob store.
+        holdings: What tenants hold of it.
     """
 
     def __init__(
-        self, settings: Settings, jobs: JobStore, models: ModelStore, factors: FactorIndex, blobs: BlobStore
+        self,
+        settings: Settings,
+        jobs: JobStore,
+        models: ModelStore,
+        factors: FactorIndex,
+        blobs: BlobStore,
+        holdings: Holdings,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._models = models
         self._factors = factors
         self._blobs = blobs
+        self._holdings = holdings
         self._walk = iter(blobs)
 
     def sweep(self) -> Removed:
@@ -78,6 +87,8 @@ class Retention:
         orphans = list(self._orphans())
         for blob in orphans:
             self._blobs.delete(blob.digest)
+        for some in (orphans[start : start + AT_ONCE] for start in range(0, len(orphans), AT_ONCE)):
+            self._holdings.forget([blob.digest for blob in some])
         return Removed(
             results=results,
             jobs=jobs,

@@ -54,7 +54,7 @@ RANGE_PARAMETERS = {
 )
 async def put(digest: BlobDigestPath, request: Request, services: ServicesDep) -> Any:
     """The body is the raw bytes; they are kept only if they hash to the digest in the address."""
-    info = await receive_blob(services.blobs, digest, request.stream())
+    info = await receive_blob(services, digest, request.stream())
     href = f"/v1/blobs/{info.digest}"
     view = BlobView(digest=info.digest, size=info.size, href=href)
     return json_answer(view, 201 if info.created else 200, {"Location": href})
@@ -70,7 +70,7 @@ async def put(digest: BlobDigestPath, request: Request, services: ServicesDep) -
 )
 async def get(digest: BlobDigestPath, request: Request, services: ServicesDep) -> Response:
     """Whole, or a byte range."""
-    source = await whole_blob(services.blobs, digest)
+    source = await whole_blob(services, digest)
     return serve_bytes(
         request,
         source,

@@ -16,7 +16,7 @@ from app.body_limit import DRAINED_BYTES
 from app.dependencies import ServicesDep
 from app.problems import problems
 from app.tus import EXTENSIONS, PART_TYPE, VERSION, digest_in, http_date, parse_checksum
-from app.uploading import receive_part
+from app.uploading import hold_upload, receive_part
 from ihvp import errors as e
 from ihvp.blobs.uploads import CHECKSUMS, Upload
 
@@ -150,6 +150,7 @@ async def create(
     """Says how long the blob will be and what it will hash to; it is a blob once its last byte is there."""
     try:
         upload = await _start(services, upload_length, upload_metadata)
+        await hold_upload(services, upload)
         if request.headers.get("content-type") is None and not _size(request):
             return _told(upload, 201, {"Location": f"/v1/uploads/{upload.id}"})
     except e.IhvpError:
@@ -185,6 +186,7 @@ async def create(
 async def look(upload_id: UploadId, services: ServicesDep) -> Response:
     """A part that is coming in just now is counted as far as it is on the disk."""
     upload = await anyio.to_thread.run_sync(services.uploads.find, upload_id)
+    await hold_upload(services, upload)
     told = {"Upload-Length": str(upload.length), "Upload-Metadata": upload.metadata, "Cache-Control": "no-store"}
     return _told(upload, 200, told)
 
@@ -262,7 +264,7 @@ async def _receive(
             )
         checksum = parse_checksum(upload_checksum)
         return await receive_part(
-            services.uploads, upload_id, offset, request.stream(), announced=_size(request), checksum=checksum
+            services, upload_id, offset, request.stream(), announced=_size(request), checksum=checksum
         )
     except e.IhvpError as error:
         if not isinstance(error, e.UploadStalled):

@@ -38,6 +38,7 @@ from ihvp.errors import (
     UploadLocked,
     UploadNotFound,
 )
+from ihvp.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from ihvp.blobs.filesystem import FilesystemBlobStore
@@ -93,6 +94,7 @@ class _Announced:
     length: int
     metadata: str
     lasts_s: float
+    tenant: str = DEFAULT_TENANT
 
 
 class FileUploads:
@@ -100,12 +102,18 @@ class FileUploads:
 
     Args:
         store: Takes the blobs.
+        tenant: Whose uploads are found and made; None: all are found, and the default tenant's made.
     """
 
-    def __init__(self, store: FilesystemBlobStore) -> None:
+    def __init__(self, store: FilesystemBlobStore, tenant: str | None = None) -> None:
         self._store = store
+        self._tenant = tenant
         self._folder = store.root / "uploads"
         self._folder.mkdir(exist_ok=True)
+
+    def of(self, tenant: str) -> FileUploads:
+        """The uploads of one tenant; another's are not found."""
+        return FileUploads(self._store, tenant)
 
     def create(self, digest: str, length: int, *, metadata: str, lasts_s: float, most: int) -> Upload:
         """Makes room for an upload.
@@ -132,9 +140,10 @@ class FileUploads:
                 hint="Finish or delete (DELETE) those that are not needed; abandoned ones expire.",
             )
         upload_id = secrets.token_hex(16)
+        announced = _Announced(digest, length, metadata, lasts_s, self._tenant or DEFAULT_TENANT)
         with disk_space():
             self._path(upload_id, "part").touch()
-            _replace(self._path(upload_id, "info"), asdict(_Announced(digest, length, metadata, lasts_s)))
+            _replace(self._path(upload_id, "info"), asdict(announced))
         if length == 0:
             with self.appending(upload_id, 0) as appender:
                 return appender.finish()
@@ -244,6 +253,8 @@ class FileUploads:
         try:
             info = self._path(upload_id, "info")
             announced = _Announced(**json.loads(info.read_bytes()))
+            if self._tenant not in {None, announced.tenant}:
+                raise FileNotFoundError
             try:
                 status = self._path(upload_id, "part").stat()
                 # All bytes, and no blob yet: the digest is still to be proven, and the last byte comes again for it.

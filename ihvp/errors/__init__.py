@@ -51,6 +51,8 @@
     ├── Gone                           gone
     │   ├── ResultExpired              result_expired
     │   └── UploadExpired              upload_expired
+    ├── Unauthenticated                unauthenticated
+    ├── Forbidden                      forbidden
     ├── MethodNotAllowed               method_not_allowed
     ├── NotAcceptable                  not_acceptable
     ├── RangeNotSatisfiable            range_not_satisfiable
@@ -63,6 +65,8 @@
     │   └── UploadStalled              upload_stalled
     ├── TooManyRequests                too_many_requests
     │   ├── QueueFull                  queue_full
+    │   ├── QuotaExceeded              quota_exceeded
+    │   ├── RateLimited                rate_limited
     │   └── TooManyUploads             too_many_uploads
     ├── JobFailed                      job_failed
     ├── WaitTimeout (TimeoutError)     wait_timeout

@@ -10,6 +10,7 @@ __all__ = [
     "BlobNotFound",
     "BodyTooLarge",
     "Conflict",
+    "Forbidden",
     "Gone",
     "JobAlreadyFinished",
     "JobFailed",
@@ -24,13 +25,16 @@ __all__ = [
     "OutOfMemory",
     "OutOfSpace",
     "QueueFull",
+    "QuotaExceeded",
     "RangeNotSatisfiable",
+    "RateLimited",
     "ResultExpired",
     "ServiceUnreachable",
     "SetupError",
     "StaleAttempt",
     "StoreUnavailable",
     "TooManyRequests",
+    "Unauthenticated",
     "Unavailable",
     "WaitTimeout",
     "WorkerLost",
@@ -178,6 +182,30 @@ class QueueFull(TooManyRequests):
     """As many jobs wait as the service lets wait."""
 
     code = "queue_full"
+
+
+class QuotaExceeded(TooManyRequests):
+    """The tenant has as much as its quota allows."""
+
+    code = "quota_exceeded"
+
+
+class RateLimited(TooManyRequests):
+    """The tenant asks more often than its limit allows."""
+
+    code = "rate_limited"
+
+
+class Unauthenticated(IhvpError):
+    """The request has no API key that is known and valid."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(IhvpError):
+    """The API key does not allow this."""
+
+    code = "forbidden"
 
 
 class JobFailed(IhvpError):

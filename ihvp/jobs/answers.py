@@ -60,7 +60,8 @@ def read_measurements(answer: Any) -> Measurements:
 def write_origin(origin: Origin) -> str:
     """Where a job comes from, as the script that makes it reads it."""
     predicted = None if origin.predicted_s is None else max(1, round(origin.predicted_s * 1_000_000))
-    told = {"request_id": origin.request_id, "trace": origin.trace, "predicted": predicted}
+    brings = None if origin.brings is None else [origin.brings.digest, origin.brings.size]
+    told = {"request_id": origin.request_id, "trace": origin.trace, "predicted": predicted, "brings": brings}
     return json.dumps({name: value for name, value in told.items() if value is not None})
 
 

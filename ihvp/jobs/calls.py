@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import secrets
@@ -31,6 +30,7 @@ from ihvp.jobs.store import (
 from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["SCHEMA_VERSION", "JobCalls"]
 
@@ -45,12 +45,20 @@ class JobCalls:
 
     Args:
         settings: Has the namespace and the number of events kept.
+        tenant: Whose jobs they see and make; None: they see all, and make the default tenant's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tenant: str | None = None) -> None:
+        self._settings = settings
+        self._tenant = tenant or DEFAULT_TENANT
+        self._sees = tenant or ""
         self._prefix = f"{{{settings.namespace}}}"
         self._event_limit = settings.event_limit
         self._silent = _microseconds(settings.worker_alive_s)
+
+    def of(self, tenant: str) -> JobCalls:
+        """The calls of one tenant."""
+        return JobCalls(self._settings, tenant)
 
     @property
     def channel(self) -> str:
@@ -61,7 +69,7 @@ class JobCalls:
         self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None, origin: Origin
     ) -> Call[tuple[JobRecord, Place | None]]:
         """``JobStore.submit``."""
-        digest, fingerprint, kept_ms = ("", "", 0) if once is None else _once(once)
+        digest, fingerprint, kept_ms = ("", "", 0) if once is None else self._once(once)
         args = (
             job_id,
             request.model_dump_json(),
@@ -73,7 +81,7 @@ class JobCalls:
             _microseconds(rules.HEAD_START_S[request.priority]),
             self._event_limit,
             request.priority.value,
-            rules.alike(request),
+            rules.alike(request, self._tenant),
             request.rhs.columns,
             math.prod(request.rhs.shape),
             digest,
@@ -83,20 +91,24 @@ class JobCalls:
             _microseconds(rules.RATE_WINDOW_S),
             write_origin(origin),
             self._silent,
+            self._tenant,
         )
         return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
     def made_once(self, once: Once) -> Call[JobRecord | None]:
         """``JobStore.made_once``."""
-        return Call("made_once", _once(once)[:2], _made_once)
+        return Call("made_once", self._once(once)[:2], _made_once)
+
+    def _once(self, once: Once) -> tuple[str, str, int]:
+        return rules.once_key(once, self._tenant), once.fingerprint, max(1, round(once.kept_s * 1e3))
 
     def get(self, job_id: str) -> Call[JobRecord]:
         """``JobStore.get``."""
-        return Call("get", (job_id,), _outcome(_record, job_id))
+        return Call("get", (job_id, self._sees), _outcome(_record, job_id))
 
     def standing(self, job_id: str) -> Call[Standing]:
         """``JobStore.standing``."""
-        return Call("standing", (job_id, self._silent), _outcome(_standing, job_id))
+        return Call("standing", (job_id, self._silent, self._sees), _outcome(_standing, job_id))
 
     def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
         """``JobStore.list``."""
@@ -112,12 +124,13 @@ class JobCalls:
             min(before) if before else "",
             "" if after is None else after,
             self._silent,
+            self._sees,
         )
         return Call("list", args, _page)
 
     def queue_position(self, job_id: str) -> Call[int | None]:
         """``JobStore.queue_position``."""
-        return Call("ZRANK", (f"{self._prefix}:queue", job_id), _optional_int)
+        return Call("standing", (job_id, self._silent, self._sees), _position)
 
     def foresee(self, priority: Priority, predicted_s: float | None) -> Call[Outlook]:
         """``JobStore.foresee``."""
@@ -174,6 +187,7 @@ class JobCalls:
             _op(),
             self._event_limit,
             json.dumps(result_counts(result)),
+            json.dumps(rules.result_sizes(result)),
             *(progress.model_dump_json() for progress in ending.progress),
         )
 
@@ -183,16 +197,16 @@ class JobCalls:
 
     def request_cancel(self, job_id: str) -> Call[JobRecord]:
         """``JobStore.request_cancel``."""
-        return Call("cancel", (job_id, self._event_limit), _outcome(_record, job_id))
+        return Call("cancel", (job_id, self._event_limit, self._sees), _outcome(_record, job_id))
 
     def delete(self, job_id: str) -> Call[Deleted]:
         """``JobStore.delete``."""
-        return Call("delete", (job_id,), _outcome(_deleted, job_id))
+        return Call("delete", (job_id, self._sees), _outcome(_deleted, job_id))
 
     def event_page(self, job_id: str, after: str, limit: int) -> Call[EventPage]:
         """``JobStore.events`` and ``event_page``."""
         position = rules.event_position(after)
-        args = (job_id, f"{position[0]}-{position[1]}", limit)
+        args = (job_id, f"{position[0]}-{position[1]}", limit, self._sees)
         return Call("events", args, _outcome(lambda answer: _event_page(answer, position), job_id))
 
     def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
@@ -279,11 +293,6 @@ def _lost_template() -> str:
     return rules.worker_lost_error("{losses}").model_dump_json()
 
 
-def _once(once: Once) -> tuple[str, str, int]:
-    """The key as a digest (it may be long, and is nobody else's business), the fingerprint, and milliseconds."""
-    return hashlib.sha256(once.key.encode()).hexdigest(), once.fingerprint, max(1, round(once.kept_s * 1e3))
-
-
 def _made_once(answer: Any) -> JobRecord | None:
     kind, *rest = answer
     return None if kind == "none" else _outcome(_record, rest[0])(answer)
@@ -327,6 +336,7 @@ def _job(job_id: str, flat: list[str]) -> JobRecord:
 
     return JobRecord(
         id=job_id,
+        tenant=fields.get("tenant", DEFAULT_TENANT),
         state=JobState(fields["state"]),
         revision=int(fields["revision"]),
         attempt=int(fields["attempt"]),
@@ -355,6 +365,11 @@ def _standing(answer: Any) -> Standing:
 
 def _placed_record(answer: Any) -> tuple[JobRecord, Place | None]:
     return _record(answer[:3]), read_place(answer[3])
+
+
+def _position(answer: Any) -> int | None:
+    place = None if answer[0] == "not_found" else read_place(answer[3])
+    return None if place is None else place.queue_position
 
 
 def _page(answer: Any) -> Page:
@@ -401,10 +416,6 @@ def _rest_or_none(answer: Any) -> Sequence[str] | None:
 
 def _nothing(answer: Any) -> None:
     del answer
-
-
-def _optional_int(answer: Any) -> int | None:
-    return None if answer is None else int(answer)
 
 
 def _check_schema(answer: Any) -> None:

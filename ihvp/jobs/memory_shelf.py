@@ -11,6 +11,7 @@ from ihvp.jobs import rules
 from ihvp.jobs.memory_presence import MemoryPresence, atomic
 from ihvp.jobs.memory_record import Kept
 from ihvp.jobs.states import JobState
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["MemoryShelf"]
 
@@ -25,6 +26,7 @@ class MemoryShelf(MemoryPresence):
     def __init__(self, clock: Callable[[], datetime]) -> None:
         super().__init__(clock)
         self._jobs: dict[str, Kept] = {}
+        self._tenant: str | None = None
 
     @atomic
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
@@ -59,6 +61,15 @@ class MemoryShelf(MemoryPresence):
     def referenced_among(self, digests: Collection[str]) -> set[str]:
         """See ``JobStore.referenced_among``."""
         return self.referenced_blobs() & set(digests)
+
+    @property
+    def _owner(self) -> str:
+        """Whose a new job is."""
+        return self._tenant or DEFAULT_TENANT
+
+    def _sees(self, job_id: str) -> bool:
+        kept = self._jobs.get(job_id)
+        return kept is not None and self._tenant in {None, kept.job.tenant}
 
     def _in_state(self, state: JobState) -> Iterator[Kept]:
         return (kept for kept in self._jobs.values() if kept.job.state is state)

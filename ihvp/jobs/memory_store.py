@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -50,6 +51,12 @@ class MemoryJobStore(MemoryShelf):
         self._outlook = MemoryOutlook(self._counts, self._queue, lambda: self._live_workers(worker_alive_s))
         self._once: dict[str, tuple[str, str, datetime]] = {}
 
+    def of(self, tenant: str) -> MemoryJobStore:
+        """See ``JobStore.of``."""
+        view = copy.copy(self)
+        view._tenant = tenant
+        return view
+
     @atomic
     def submit(
         self,
@@ -74,7 +81,7 @@ class MemoryJobStore(MemoryShelf):
         self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None, origin: Origin
     ) -> JobRecord:
         if job_id in self._jobs:
-            if self._jobs[job_id].job.request == request:
+            if self._jobs[job_id].job.request == request and self._sees(job_id):
                 return self._jobs[job_id].job
             raise rules.job_exists(job_id)
         made = None if once is None else self.made_once(once)
@@ -92,6 +99,7 @@ class MemoryJobStore(MemoryShelf):
         deadline = None if request.deadline_s is None else created + timedelta(seconds=request.deadline_s)
         job = JobRecord(
             id=job_id,
+            tenant=self._owner,
             state=JobState.Queued,
             created_at=created,
             deadline_at=deadline,
@@ -100,18 +108,22 @@ class MemoryJobStore(MemoryShelf):
             trace=origin.trace,
         )
         score = created - timedelta(seconds=rules.HEAD_START_S[request.priority])
-        self._jobs[job_id] = Kept(job, score, alike=rules.alike(request), predicted_s=origin.predicted_s)
+        self._jobs[job_id] = Kept(job, score, alike=rules.alike(request, self._owner), predicted_s=origin.predicted_s)
         self._announce_state(self._jobs[job_id])
         self._counts.add("jobs_submitted", request.method.value)
         if once is not None:
-            self._once[once.key] = (job_id, once.fingerprint, now + timedelta(seconds=once.kept_s))
+            self._once[rules.once_key(once, self._owner)] = (
+                job_id,
+                once.fingerprint,
+                now + timedelta(seconds=once.kept_s),
+            )
         self._outlook.accepted(self._jobs[job_id], now)
         return job
 
     @atomic
     def made_once(self, once: Once) -> JobRecord | None:
         """See ``JobStore.made_once``."""
-        job_id, fingerprint, until = self._once.get(once.key, ("", "", self._clock()))
+        job_id, fingerprint, until = self._once.get(rules.once_key(once, self._owner), ("", "", self._clock()))
         if until <= self._clock():
             return None
         if fingerprint != once.fingerprint:
@@ -133,7 +145,8 @@ class MemoryJobStore(MemoryShelf):
     def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""
         before = rules.listing_cursor(cursor)
-        newest_first = sorted((kept.job for kept in self._jobs.values()), key=lambda job: job.created_at, reverse=True)
+        mine = (kept.job for kept in self._jobs.values() if self._sees(kept.job.id))
+        newest_first = sorted(mine, key=lambda job: job.created_at, reverse=True)
         passing = [
             job
             for job in newest_first
@@ -148,6 +161,8 @@ class MemoryJobStore(MemoryShelf):
     @atomic
     def queue_position(self, job_id: str) -> int | None:
         """See ``JobStore.queue_position``."""
+        if not self._sees(job_id):
+            return None
         waiting = [kept.job.id for kept in self._queue()]
         return waiting.index(job_id) if job_id in waiting else None
 
@@ -353,7 +368,7 @@ class MemoryJobStore(MemoryShelf):
         """See ``JobStore.ping``."""
 
     def _find(self, job_id: str) -> Kept:
-        if job_id not in self._jobs:
+        if not self._sees(job_id):
             raise rules.job_not_found(job_id)
         return self._jobs[job_id]
 

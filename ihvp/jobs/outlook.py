@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ihvp.blobs.store import BlobInfo
 
 __all__ = ["NEAR", "Eta", "Forecast", "Origin", "Outlook", "Pace", "Place", "Unknown", "overdue"]
 
@@ -90,11 +93,13 @@ class Origin:
         request_id: Of the request that submitted it.
         trace: The W3C ``traceparent`` that it goes on.
         predicted_s: Seconds it was predicted to take; None if nobody tried.
+        brings: A blob that was stored for it: the tenant whose job it is holds it.
     """
 
     request_id: str | None = None
     trace: str | None = None
     predicted_s: float | None = None
+    brings: BlobInfo | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.jobs.submission import JobRequest
 from ihvp.methods import TerminationStatus
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["Certificate", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary"]
 
@@ -53,6 +54,7 @@ class ResultSummary(_Frozen):
     dtype: str
     certificate: list[Certificate]
     influence_digest: str | None = Field(None, description="Blob of the scores [k, n].")
+    influence_size: int | None = Field(None, description="Bytes of that blob.")
     solve_s: float | None = Field(None, description="Seconds the worker spent on the job.")
 
 
@@ -70,6 +72,7 @@ class JobRecord(_Frozen):
     """A job in the store. Every change adds one to ``revision``.
 
     Attributes:
+        tenant: Whose it is.
         attempt: How often a worker has claimed it; the fence that every write of a worker names.
         owner: The worker that holds the lease, while running.
         result_removed: True once retention has removed the result.
@@ -80,6 +83,7 @@ class JobRecord(_Frozen):
     """
 
     id: str
+    tenant: str = DEFAULT_TENANT
     state: JobState
     revision: int = 1
     attempt: int = 0

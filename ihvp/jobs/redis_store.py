@@ -55,6 +55,10 @@ class RedisJobStore:
         grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
         return cls(JobCalls(settings), Executor(settings, _PACKAGE), grace_s)
 
+    def of(self, tenant: str) -> RedisJobStore:
+        """See ``JobStore.of``."""
+        return RedisJobStore(self._calls.of(tenant), self._executor, self._overdue_grace_s)
+
     def close(self) -> None:
         """Closes all connections."""
         self._executor.close()
@@ -253,6 +257,10 @@ class AsyncRedisJobStore:
         """The store that the settings name; it connects when it is first used."""
         grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
         return cls(JobCalls(settings), AsyncExecutor(settings, _PACKAGE), grace_s)
+
+    def of(self, tenant: str) -> AsyncRedisJobStore:
+        """See ``JobStore.of``."""
+        return AsyncRedisJobStore(self._calls.of(tenant), self._executor, self._overdue_grace_s)
 
     async def close(self) -> None:
         """Closes all connections."""

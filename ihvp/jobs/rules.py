@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ihvp.errors import (
     Conflict,
@@ -20,6 +20,10 @@ from ihvp.errors import (
 from ihvp.jobs.record import JobError, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, Priority
+from ihvp.tenants import DEFAULT_TENANT
+
+if TYPE_CHECKING:
+    from ihvp.jobs.store import Once
 
 __all__ = [
     "BATCH",
@@ -35,11 +39,13 @@ __all__ = [
     "kept_result",
     "listing_cursor",
     "not_finished",
+    "once_key",
     "other_request",
     "overdue_grace",
     "queue_full",
     "request_blobs",
     "result_blobs",
+    "result_sizes",
     "stale_attempt",
     "worker_lost_error",
 ]
@@ -107,12 +113,25 @@ def worker_lost_error(losses: int | str) -> JobError:
     )
 
 
-def alike(request: JobRequest) -> str:
-    """A digest that jobs share which differ only in b and in what is done with x: they can be solved as one block."""
+def alike(request: JobRequest, tenant: str) -> str:
+    """A digest that a tenant's jobs share which differ only in b and in what is done with x.
+
+    They can be solved as one block. Those of two tenants never are: what is said of a block tells of all in it.
+    """
     system = request.model_dump(mode="json", include={"method", "options", "hessian_perturbation", "curvature"})
     # A model's digest covers weights, data, loss, parameters and dtype.
-    canonical = json.dumps([request.model.digest, system], sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps([tenant, request.model.digest, system], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def once_key(once: Once, tenant: str) -> str:
+    """Under what a key is remembered: the same key of another tenant is another one.
+
+    It is a digest: keys may be long, and are nobody else's business.
+    """
+    # No key has a line break in it.
+    text = once.key if tenant == DEFAULT_TENANT else f"{tenant}\n{once.key}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def request_blobs(request: JobRequest) -> list[str]:
@@ -125,6 +144,14 @@ def result_blobs(result: ResultSummary | None) -> list[str]:
     if result is None:
         return []
     return sorted({digest for digest in (result.digest, result.influence_digest) if digest is not None})
+
+
+def result_sizes(result: ResultSummary | None) -> dict[str, int]:
+    """Bytes of the blobs a result consists of, by their digests."""
+    if result is None:
+        return {}
+    influence = {} if result.influence_digest is None else {result.influence_digest: result.influence_size or 0}
+    return {**influence, result.digest: result.size}
 
 
 def kept_result(state: JobState, result: ResultSummary | None) -> ResultSummary | None:

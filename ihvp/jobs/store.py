@@ -7,6 +7,7 @@ Promises, held by one contract suite over all adapters:
 * A claim raises the attempt and starts a lease on the store's clock. Every later write of a worker names
   the attempt it was given; once that attempt is no longer the current one the write is refused.
 * Jobs that are claimed as one block stay jobs of their own: each has its attempt, its lease and its end.
+* To a tenant, the jobs of another do not exist. Only places in the queue, which are numbers, count all that wait.
 * A job whose cancellation was asked for ends ``cancelled``, whatever its worker reports afterwards.
 """
 
@@ -189,6 +190,12 @@ class Once:
 
 class JobStore(Protocol):
     """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
+
+    def of(self, tenant: str) -> JobStore:
+        """The same store as one tenant sees it: another's jobs are not found, and what is made is the tenant's.
+
+        Without, all jobs are seen, and those that are made are the default tenant's: so workers see the store.
+        """
 
     def submit(
         self,

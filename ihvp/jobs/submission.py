@@ -71,6 +71,12 @@ class RhsSpec(_Strict):
             raise ValueError(f"give exactly one of inline, blob, gradient_of; given: {given or 'none'}")
         return self
 
+    def blob_digests(self) -> list[str]:
+        """The blobs that it names."""
+        points = [] if self.gradient_of is None else [self.gradient_of.inputs, self.gradient_of.targets]
+        named = [*points, *([] if self.blob is None else [self.blob])]
+        return [ref.partition("#")[0] for ref in named]
+
 
 class InfluenceRequest(_Strict):
     """Asks for scores of the training points on each solution."""

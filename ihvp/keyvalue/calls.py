@@ -40,7 +40,7 @@ class Call(Generic[T_co]):
 
 
 class Scripts:
-    """The Lua files beside a store's Python, each with its package's ``prelude*.lua`` in front.
+    """The Lua files beside a store's Python, each behind what all stores share and its package's ``prelude*.lua``.
 
     Args:
         package: The package whose folder ``lua`` holds the files.
@@ -49,7 +49,8 @@ class Scripts:
     def __init__(self, package: str) -> None:
         self._folder = files(package) / "lua"
         self._preludes = [name for name in self._all() if name.startswith("prelude")]
-        self._prelude = "\n".join(map(self._read, self._preludes))
+        shared = (files("ihvp.keyvalue") / "lua" / "tenants.lua").read_text(encoding="utf-8")
+        self._prelude = "\n".join([shared, *map(self._read, self._preludes)])
 
     def source(self, name: str) -> str:
         """The text of a script as the server gets it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,7 @@ from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
 from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
 from ihvp.models.store import Registration
 from ihvp.references import ModelRef
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["ModelCalls"]
 
@@ -30,8 +32,11 @@ class _Body(BaseModel):
     layout: list[LayoutEntry]
 
 
+@dataclass(frozen=True)
 class ModelCalls:
     """Builds the calls."""
+
+    tenant: str = DEFAULT_TENANT
 
     def register(
         self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
@@ -43,7 +48,7 @@ class ModelCalls:
             created, version, entry = answer
             return Registration(_record(name, version, entry), created=bool(created))
 
-        return Call("register", (name, body.digest, body.model_dump_json(), *spec_blobs(spec)), parse)
+        return Call("register", (self.tenant, name, body.digest, body.model_dump_json(), *spec_blobs(spec)), parse)
 
     def get(self, reference: ModelRef) -> Call[ModelRecord]:
         """``ModelStore.get``."""
@@ -55,7 +60,7 @@ class ModelCalls:
                 raise model_not_found(reference, latest)
             return _record(reference.name, version, entry[0])
 
-        return Call("get", (reference.name, reference.version or ""), parse)
+        return Call("get", (self.tenant, reference.name, reference.version or ""), parse)
 
     def versions(self, name: str) -> Call[Sequence[ModelRecord]]:
         """``ModelStore.versions``."""
@@ -65,12 +70,12 @@ class ModelCalls:
                 raise model_not_found(ModelRef(name), 0)
             return [_record(name, version, entry) for version, entry in answer]
 
-        return Call("versions", (name,), parse)
+        return Call("versions", (self.tenant, name), parse)
 
     def list(self, limit: int, cursor: str | None) -> Call[Listing]:
         """``ModelStore.list``."""
         # One more than asked for tells whether there is another page.
-        return Call("list", (limit + 1, name_cursor(cursor)), _page_of(limit))
+        return Call("list", (self.tenant, limit + 1, name_cursor(cursor)), _page_of(limit))
 
     def referenced_among(self, digests: Collection[str]) -> Call[set[str]]:
         """``ModelStore.referenced_among``."""

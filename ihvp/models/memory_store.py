@@ -10,6 +10,7 @@ from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
 from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
 from ihvp.models.store import Registration
 from ihvp.references import ModelRef
+from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = ["MemoryModelStore"]
 
@@ -20,6 +21,14 @@ class MemoryModelStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, list[ModelRecord]] = {}
+        self._of_all: dict[str, dict[str, list[ModelRecord]]] = {DEFAULT_TENANT: self._models}
+
+    def of(self, tenant: str) -> MemoryModelStore:
+        """See ``ModelStore.of``."""
+        view = MemoryModelStore()
+        view._lock, view._of_all = self._lock, self._of_all
+        view._models = self._of_all.setdefault(tenant, {})
+        return view
 
     def register(
         self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
@@ -75,5 +84,9 @@ class MemoryModelStore:
         """See ``ModelStore.referenced_blobs``."""
         with self._lock:
             return {
-                digest for versions in self._models.values() for model in versions for digest in spec_blobs(model.spec)
+                digest
+                for models in self._of_all.values()
+                for versions in models.values()
+                for model in versions
+                for digest in spec_blobs(model.spec)
             }

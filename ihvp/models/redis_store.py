@@ -21,10 +21,11 @@ class RedisModelStore:
 
     Args:
         executor: Carries the operations out.
+        calls: The operations of one tenant.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._calls = ModelCalls()
+    def __init__(self, executor: Executor, calls: ModelCalls | None = None) -> None:
+        self._calls = calls or ModelCalls()
         self._executor = executor
         self._run = executor.run
 
@@ -32,6 +33,10 @@ class RedisModelStore:
     def from_settings(cls, settings: Settings) -> RedisModelStore:
         """The registry that the settings name; it connects when it is first used."""
         return cls(Executor(settings, _PACKAGE))
+
+    def of(self, tenant: str) -> RedisModelStore:
+        """See ``ModelStore.of``."""
+        return RedisModelStore(self._executor, ModelCalls(tenant))
 
     def close(self) -> None:
         """Closes all connections."""
@@ -69,10 +74,11 @@ class AsyncRedisModelStore:
 
     Args:
         executor: Carries the operations out.
+        calls: The operations of one tenant.
     """
 
-    def __init__(self, executor: AsyncExecutor) -> None:
-        self._calls = ModelCalls()
+    def __init__(self, executor: AsyncExecutor, calls: ModelCalls | None = None) -> None:
+        self._calls = calls or ModelCalls()
         self._executor = executor
         self._run = executor.run
 
@@ -80,6 +86,10 @@ class AsyncRedisModelStore:
     def from_settings(cls, settings: Settings) -> AsyncRedisModelStore:
         """The registry that the settings name; it connects when it is first used."""
         return cls(AsyncExecutor(settings, _PACKAGE))
+
+    def of(self, tenant: str) -> AsyncRedisModelStore:
+        """See ``ModelStore.of``."""
+        return AsyncRedisModelStore(self._executor, ModelCalls(tenant))
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -23,6 +23,9 @@ class Registration:
 class ModelStore(Protocol):
     """Immutable versions under names; every method may raise ``StoreUnavailable``."""
 
+    def of(self, tenant: str) -> ModelStore:
+        """The models of this tenant; without, they are the default one's. What is referenced is told of all."""
+
     def register(
         self, name: str, spec: ModelSpec, *, layout: Sequence[LayoutEntry], num_params: int, num_points: int
     ) -> Registration:

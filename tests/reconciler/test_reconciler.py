@@ -18,6 +18,7 @@ from celery import Celery
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import BlobNotFound, JobNotFound
 from ihvp.factors.redis_index import RedisFactorIndex
+from ihvp.holdings.memory_store import MemoryHoldings
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
@@ -238,7 +239,9 @@ class TestRetention:
         for n in range(20):
             put(blobs, b"orphan %d" % n, age_s=3600)
         models, index = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
-        retention = Retention(settings.model_copy(update={"retention_s": 60.0}), store, models, index, blobs)
+        retention = Retention(
+            settings.model_copy(update={"retention_s": 60.0}), store, models, index, blobs, MemoryHoldings()
+        )
         removed = [retention.sweep().blobs for _ in range(4)]
         assert sum(removed) == 20
         assert max(removed) <= 10
@@ -265,10 +268,10 @@ class TestRetention:
         digest = put(blobs, b"factor", age_s=3600)
         index.keep("name", digest, 6)
         patient = settings.model_copy(update={"retention_s": 60.0})
-        assert not Retention(patient, store, models, index, blobs).sweep()
+        assert not Retention(patient, store, models, index, blobs, MemoryHoldings()).sweep()
         assert blobs.stat(digest).size == 6
         time.sleep(2 * SHORT_S)
-        removed = Retention(settings, store, models, index, blobs).sweep()
+        removed = Retention(settings, store, models, index, blobs, MemoryHoldings()).sweep()
         assert (removed.factors, removed.blobs) == (1, 1)
         assert index.find("name") is None
         index.close()

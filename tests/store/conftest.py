@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from ihvp.holdings.memory_store import MemoryHoldings
+from ihvp.holdings.redis_store import AsyncRedisHoldings, RedisHoldings
+from ihvp.holdings.store import Holdings
 from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
 from ihvp.jobs.store import JobStore
@@ -45,6 +48,22 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
 def store(make_store: MakeStore) -> JobStore:
     """A store with the defaults."""
     return make_store()
+
+
+@pytest.fixture(params=ADAPTERS)
+def holdings(request: pytest.FixtureRequest) -> Iterator[Holdings]:
+    """What tenants hold."""
+    if request.param == "memory":
+        yield MemoryHoldings()
+        return
+    settings = request.getfixturevalue("valkey")
+    made: Any = (
+        RedisHoldings.from_settings(settings)
+        if request.param == "redis"
+        else Awaited(lambda: AsyncRedisHoldings.from_settings(settings))
+    )
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=ADAPTERS)

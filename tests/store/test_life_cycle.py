@@ -27,6 +27,7 @@ from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
 TIMED = ("queue_wait_seconds", "eta_log_error")
 IDS = [f"job_{number}" for number in range(3)]
 OWNERS = ["a", "b"]
+TENANTS = ["default", "acme"]
 TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
 LONG_S = 3600.0
 ONCE = [Once(key, fingerprint, LONG_S) for key, fingerprint in (("k", "one"), ("k", "other"), ("l", "one"))]
@@ -85,9 +86,11 @@ class LifeCycle(RuleBasedStateMachine):
     def jobs(self, state: JobState | None = None) -> Sequence[JobRecord]:
         return self.model.list(JobFilter(state=state), limit=len(IDS)).jobs
 
-    def both(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        expected = outcome(self.model, name, *args, **kwargs)
-        assert outcome(self.redis, name, *args, **kwargs) == expected
+    def both(self, name: str, *args: Any, tenant: str | None = None, **kwargs: Any) -> Any:
+        """The same call on both stores, of which a tenant sees its part; workers see all."""
+        model, redis = (self.model, self.redis) if tenant is None else (self.model.of(tenant), self.redis.of(tenant))
+        expected = outcome(model, name, *args, **kwargs)
+        assert outcome(redis, name, *args, **kwargs) == expected
         return expected
 
     # Preconditions keep the walk where something can happen; refusals are met on the way, and in the contract suite.
@@ -99,6 +102,7 @@ class LifeCycle(RuleBasedStateMachine):
         deadline_s=st.sampled_from([None, None, None, 1e-6, 30.0, LONG_S]),
         tags=st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
         once=st.sampled_from([None, None, None, *ONCE]),
+        tenant=st.sampled_from([None, *TENANTS]),
         most_queued=st.sampled_from([None, None, None, 1, 2]),
         origin=st.sampled_from([Origin(), Origin("r1", "00-t", 2.5), Origin(predicted_s=0.0)]),
     )
@@ -110,13 +114,14 @@ class LifeCycle(RuleBasedStateMachine):
         deadline_s: float | None,
         tags: dict[str, str],
         once: Once | None,
+        tenant: str | None,
         most_queued: int | None,
         origin: Origin,
     ) -> None:
         free = sorted({*IDS} - {job.id for job in self.jobs()})
         job_id = taken or free[0]
         request = job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags)
-        self.both("submit", job_id, request, once=once, most_queued=most_queued, origin=origin)
+        self.both("submit", job_id, request, tenant=tenant, once=once, most_queued=most_queued, origin=origin)
 
     @precondition(lambda self: self.model.queue_length())
     @rule(owner=st.sampled_from(OWNERS), lapsed=st.sampled_from([False, False, True]))
@@ -172,9 +177,9 @@ class LifeCycle(RuleBasedStateMachine):
         assert sorted(found or []) == sorted(expected or [])
 
     @precondition(lambda self: self.jobs(JobState.Running))
-    @rule(job_id=job_ids)
-    def cancel(self, job_id: str) -> None:
-        self.both("request_cancel", job_id)
+    @rule(job_id=job_ids, tenant=st.sampled_from([None, *TENANTS]))
+    def cancel(self, job_id: str, tenant: str | None) -> None:
+        self.both("request_cancel", job_id, tenant=tenant)
 
     @precondition(lambda self: any(job.finished for job in self.jobs()))
     @rule(job_id=job_ids)
@@ -233,6 +238,13 @@ class LifeCycle(RuleBasedStateMachine):
             self.both("get", job_id)
             self.both("queue_position", job_id)
             self.both("standing", job_id)
+            for tenant in TENANTS:
+                self.both("get", job_id, tenant=tenant)
+                self.both("standing", job_id, tenant=tenant)
+        for tenant in TENANTS:
+            mine, theirs = (each.of(tenant).list(JobFilter(), limit=3) for each in (self.model, self.redis))
+            assert [job.id for job in mine.jobs] == [job.id for job in theirs.jobs]
+            assert {job.tenant for job in theirs.jobs} <= {tenant}
 
     @invariant()
     def both_count_the_same(self) -> None:

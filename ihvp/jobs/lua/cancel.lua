@@ -1,8 +1,8 @@
 -- Ends a queued job, or marks a running one so that its worker stops.
--- ARGV: id, event limit
+-- ARGV: id, event limit, tenant or ''
 -- Answers: record | {'not_found'} | {'finished', state}
 local job = facts(ARGV[1])
-if not job then return {'not_found'} end
+if not job or not may_see(ARGV[3], job.tenant) then return {'not_found'} end
 if job.state == 'queued' then
   redis.call('HSET', job_key(job.id), 'cancel', '1')
   move(job, 'cancelled', clock(), ARGV[2])

@@ -2,13 +2,14 @@
 -- ARGV: id, request, method, model or '', tags, needs, deadline in µs from now or '', head start in µs, event limit,
 --   priority, digest of what makes jobs alike, right-hand sides, numbers in them,
 --   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0,
---   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs, age in µs from
---   which a worker counts as gone
+--   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs,
+--   and the blob that was stored for it: {digest, bytes}; age in µs from which a worker counts as gone, tenant
 -- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
-local there = redis.call('HGET', job_key(id), 'request')
-if there then
-  if there == request then return placed(record(id), ARGV[20]) end
+local tenant = ARGV[21]
+local there = redis.call('HMGET', job_key(id), 'request', 'tenant')
+if there[1] then
+  if there[1] == request and may_see(tenant, there[2] or nil) then return placed(record(id), ARGV[20]) end
   return {'exists'}
 end
 local made = made_once(ARGV[14], ARGV[15])
@@ -22,6 +23,7 @@ if most > 0 then
   end
 end
 claim_schema()
+settle(tenant)
 local last = redis.call('ZRANGE', key('jobs'), -1, -1, 'WITHSCORES')[2]
 -- No two jobs share their created time, so that it alone orders them and serves as the cursor of a listing.
 local created = math.max(now, last and tonumber(last) + 1 or 0)
@@ -29,9 +31,11 @@ local job = {id = id, score = created - tonumber(ARGV[8]), priority = ARGV[10], 
 redis.call('HSET', job_key(id), 'request', request, 'method', ARGV[3], 'model', ARGV[4], 'tags', ARGV[5],
   'needs', ARGV[6], 'created', int(created), 'score', int(job.score), 'state', 'queued', 'revision', '1', 'attempt', '0',
   'losses', '0', 'priority', job.priority, 'alike', job.alike, 'columns', ARGV[12],
-  'numbers', ARGV[13])
+  'numbers', ARGV[13], 'tenant', tenant)
 redis.call('ZADD', key('jobs'), int(created), id)
 redis.call('ZADD', key('jobs:queued'), int(created), id)
+redis.call('ZADD', tenant_key(tenant, 'jobs'), int(created), id)
+redis.call('ZADD', tenant_key(tenant, 'jobs:queued'), int(created), id)
 if ARGV[7] ~= '' then
   job.deadline = created + tonumber(ARGV[7])
   redis.call('HSET', job_key(id), 'deadline', int(job.deadline))
@@ -51,6 +55,7 @@ if origin.predicted then
 end
 enqueue(job, now)
 refer(ARGV[6], 1)
+if origin.brings then hold(tenant, origin.brings[1], int(origin.brings[2])) end
 count('jobs_submitted', ARGV[3])
 announce(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
 local place = places(now, ARGV[20])(id)

@@ -1,6 +1,6 @@
--- Events after a position. ARGV: id, position, limit
+-- Events after a position. ARGV: id, position, limit, tenant or ''
 -- Answers: {'ok', entries, position of the last one that was dropped} | {'not_found'}
-if redis.call('EXISTS', job_key(ARGV[1])) == 0 then return {'not_found'} end
+if not sees(ARGV[4], ARGV[1]) then return {'not_found'} end
 local stream = key('events:' .. ARGV[1])
 -- The server refuses to look after the last id there can be.
 if ARGV[2] == '18446744073709551615-18446744073709551615' then return {'ok', {}, '0-0'} end

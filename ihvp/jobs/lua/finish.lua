@@ -1,6 +1,6 @@
 -- Ends a running job as its worker says, unless a cancellation was asked for.
 -- ARGV: id, attempt, state, result or '', its blobs or '', error or '', op, event limit,
---   what the result adds to the counts, the last of its progress …
+--   what the result adds to the counts, JSON of its blobs' bytes by digest or '', the last of its progress …
 -- Answers: record | {'stale', attempt, state} | {'not_found'}
 local job, op, limit = facts(ARGV[1]), ARGV[7], ARGV[8]
 if not job then return {'not_found'} end
@@ -15,11 +15,12 @@ elseif result ~= '' then
   refer(yields, 1)
   redis.call('ZADD', key('results'), int(now), job.id)
   count_all(ARGV[9], job.method)
+  for digest, bytes in pairs(cjson.decode(ARGV[10])) do hold(job.tenant, digest, int(bytes)) end
 elseif err ~= '' then
   changes = {'op', op, 'error', err}
 end
-for at = 10, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
-if ARGV[10] then
+for at = 11, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
+if ARGV[11] then
   table.insert(changes, 'progress')
   table.insert(changes, ARGV[#ARGV])
 end

@@ -1,3 +1,3 @@
--- One job. ARGV: id. Answers: record | {'not_found'}
-if redis.call('EXISTS', job_key(ARGV[1])) == 0 then return {'not_found'} end
+-- One job. ARGV: id, tenant or ''. Answers: record | {'not_found'}
+if not sees(ARGV[2], ARGV[1]) then return {'not_found'} end
 return record(ARGV[1])

@@ -1,12 +1,14 @@
 -- Jobs that pass a filter, newest first. It looks at a bounded number of them and then hands back a cursor.
 -- ARGV: limit, most to look at, state or '', method or '', model or '', tags, created before or '', created after or '',
---   age in µs from which a worker counts as gone
+--   age in µs from which a worker counts as gone, tenant or ''
 -- Answers: {'ok', cursor or '', {id, fields, {place, start, end, why unknown} or {}}, ...}
 local limit, bound = tonumber(ARGV[1]), tonumber(ARGV[2])
 local state, method, model, tags = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
 local before = ARGV[7] == '' and '+inf' or '(' .. ARGV[7]
 local after = ARGV[8] == '' and '-inf' or '(' .. ARGV[8]
-local index = state == '' and key('jobs') or key('jobs:' .. state)
+local tenant, name = ARGV[10], state == '' and 'jobs' or 'jobs:' .. state
+local index = tenant == '' and key(name) or tenant_key(tenant, name)
+if redis.call('EXISTS', key('tenants')) == 0 then settle(DEFAULT_TENANT) end
 local CHUNK = 100
 
 -- Worked out where the first waiting job is met, for all of them.

@@ -6,6 +6,7 @@
 --   P:schema          string   version of this layout
 --   P:job:<id>        hash     one job
 --       request, method, model, tags    what was asked for; never changes (the last three serve the filters)
+--       tenant                          whose it is; absent: the default one's
 --       needs                           JSON list of the blobs it needs while it lives
 --       created, deadline, score        times; score is its place in the queue
 --       priority, alike, columns, numbers   whom it may be solved with: see claim.lua
@@ -28,7 +29,7 @@
 --   P:deadlines       zset     unfinished jobs that have a deadline, by it
 --   P:cancels         zset     running jobs that were asked to stop, by when they were
 --   P:jobs            zset     all jobs by created time, which no two share
---   P:jobs:<state>    zset     the same, of one state
+--   P:jobs:<state>    zset     the same, of one state; for each tenant: see ihvp/keyvalue/lua/tenants.lua
 --   P:results         zset     finished jobs that still have a result, by the time they ended
 --   P:ended           zset     finished jobs, by the time they ended
 --   P:blobs           hash     digest -> how many jobs refer to it
@@ -58,7 +59,7 @@ end
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
   'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method',
-  'started', 'predicted', 'expected', 'block'}
+  'started', 'predicted', 'expected', 'block', 'tenant'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
@@ -68,7 +69,17 @@ local function facts(id)
     'predicted'}) do
     job[name] = tonumber(job[name])
   end
+  job.tenant = job.tenant or DEFAULT_TENANT
   return job
+end
+
+-- Whether a tenant ('': whoever works for all) may see what belongs to another (nil: the default one).
+local function may_see(tenant, owner) return tenant == '' or tenant == (owner or DEFAULT_TENANT) end
+
+-- The same of a job; false where there is none.
+local function sees(tenant, id)
+  local job = redis.call('HMGET', job_key(id), 'state', 'tenant')
+  return job[1] and may_see(tenant, job[2] or nil)
 end
 
 local function record(id)
@@ -207,6 +218,8 @@ local function move(job, state, now, limit, changes)
   redis.call('HSET', job_key(id), 'state', state, 'revision', int(job.revision), unpack(changes or {}))
   redis.call('ZREM', key('jobs:' .. from), id)
   redis.call('ZADD', key('jobs:' .. state), created, id)
+  redis.call('ZREM', tenant_key(job.tenant, 'jobs:' .. from), id)
+  redis.call('ZADD', tenant_key(job.tenant, 'jobs:' .. state), created, id)
   if from == 'queued' then dequeue(job, now) end
   if from == 'running' then
     redis.call('ZREM', key('leases'), id)
@@ -243,6 +256,8 @@ local function remove(job)
   redis.call('ZREM', key('ended'), job.id)
   redis.call('ZREM', key('jobs'), job.id)
   redis.call('ZREM', key('jobs:' .. job.state), job.id)
+  redis.call('ZREM', tenant_key(job.tenant, 'jobs'), job.id)
+  redis.call('ZREM', tenant_key(job.tenant, 'jobs:' .. job.state), job.id)
   redis.call('DEL', job_key(job.id), key('events:' .. job.id))
   redis.call('PUBLISH', key('events'), job.id)
 end

@@ -1,0 +1,1 @@
+-- In front of every script about what tenants hold; the keys are those of ihvp/keyvalue/lua/tenants.lua.
