@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ihvp.blobs.totals import UPLOADS
+from ihvp.blobs.upload import CHECKSUMS, Checksum, Upload
 from ihvp.blobs.writing import disk_space, sync_file, sync_folder
 from ihvp.errors import (
     BodyTooLarge,
@@ -45,47 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKSUMS", "Appender", "Checksum", "FileUploads", "Upload"]
 
-CHECKSUMS: Final = ("sha1", "sha256")
-"""Checksums that a part may be sent with."""
 ORPHANED_S: Final = 600.0
 """Age from which files without an announcement count as left by a crash."""
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """What a part has to hash to.
-
-    Attributes:
-        algorithm: One of ``CHECKSUMS``.
-    """
-
-    algorithm: str
-    value: bytes
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An upload as it stands.
-
-    Attributes:
-        digest: Of the blob that it will be, ``sha256:<64 hex>``.
-        length: Bytes in all.
-        offset: Bytes that are there.
-        metadata: What its maker told of it, as it was sent.
-        expires_at: Until when it may be continued, or, once it is finished, asked for.
-    """
-
-    id: str
-    digest: str
-    length: int
-    offset: int
-    metadata: str
-    expires_at: datetime
-
-    @property
-    def finished(self) -> bool:
-        """Whether the blob is there."""
-        return self.offset == self.length
 
 
 @dataclass(frozen=True)
