@@ -217,7 +217,7 @@ INFLUENCE: Final = {
     ],
 }
 BLOB: Final = {"digest": WEIGHTS, "size": 104712, "href": f"/v1/blobs/{WEIGHTS}"}
-READY: Final = {"ready": True, "store": "ok", "broker": "ok", "workers": 1}
+READY: Final = {"ready": True, "store": "ok", "broker": "ok", "workers": 1, "chain": "ok"}
 METHODS_LIST: Final = {
     "methods": [
         {

@@ -12,6 +12,7 @@ from app.events import EventHub
 from app.expected_cost import ExpectedCost
 from app.job_bodies import JobBodies
 from app.queue import WorkerWaker
+from app.readiness import ReadinessCheck
 from app.services import Services
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.costs.redis_store import AsyncRedisCostStore
@@ -62,6 +63,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             uploads=blobs.uploads,
             holdings=holdings,
             waker=waker,
+            readiness=ReadinessCheck(settings, jobs, waker),
             hub=hub,
             metrics=app.state.metrics,
         )

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from ihvp.settings import Settings
 
-__all__ = ["SOLVE_TASK", "WorkerWaker"]
+__all__ = ["CANARY", "SOLVE_TASK", "WorkerWaker"]
 
 SOLVE_TASK: Final = "ihvp.solve"
+CANARY: Final = "canary"
+"""In the place of a job id: a message that is sent to see whether a worker takes it."""
 BROKER_TIMEOUT_S: Final = 1.0
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 # Kombu waits two seconds before it tries a connection again, unless it is told not to.

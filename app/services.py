@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.job_bodies import JobBodies
     from app.metrics import Metrics
     from app.queue import WorkerWaker
+    from app.readiness import ReadinessCheck
     from ihvp.blobs.store import BlobStore
     from ihvp.blobs.uploads import FileUploads
     from ihvp.costs.redis_store import AsyncRedisCostStore
@@ -42,6 +43,7 @@ class Services:
     uploads: FileUploads
     holdings: AsyncRedisHoldings
     waker: WorkerWaker
+    readiness: ReadinessCheck
     hub: EventHub
     metrics: Metrics
     views: dict[str, Services] = field(default_factory=dict)

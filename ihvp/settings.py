@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_attempts: Count = Field(3, description="Workers that may die on a job before it fails.")
     reconcile_interval_s: Seconds = Field(1.0, description="Pause between two rounds of the reconciler.")
     worker_alive_s: Seconds = Field(15.0, description="A worker not heard of for longer counts as gone.")
+    canary_s: Seconds = Field(
+        30.0, description="A worker that took a message longer ago is sent another, to see whether it still does."
+    )
     progress_interval_s: Seconds = Field(0.25, description="Least time between two progress events of a job.")
     event_limit: Count = Field(
         1000, description="Events kept for a job; past it old progress goes, never a change of state."

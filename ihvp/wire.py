@@ -310,3 +310,4 @@ class Readiness(_View):
     store: str = Field(description="ok, or what is wrong.")
     broker: str = Field(description="ok, or what is wrong.")
     workers: int = Field(description="Live workers.")
+    chain: str = Field(description="Whether messages reach a worker by way of the broker: ok, or what is known.")

@@ -9,9 +9,11 @@ from celery import Celery
 if TYPE_CHECKING:
     from ihvp.settings import Settings
 
-__all__ = ["SOLVE_TASK", "make_celery", "publish_token", "waiting_tokens"]
+__all__ = ["CANARY", "SOLVE_TASK", "make_celery", "publish_token", "waiting_tokens"]
 
 SOLVE_TASK: Final = "ihvp.solve"
+CANARY: Final = "canary"
+"""In the place of a job id: a message that is sent to see whether it is taken. It is treated like any other."""
 # Far above the longest solve: the broker hands an unacknowledged message out again after this time, and of all
 # processes on one broker the shortest wins. The job store, not the broker, notices a dead worker.
 VISIBILITY_TIMEOUT_S: Final = 7 * 24 * 3600

@@ -17,6 +17,7 @@ from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings, let_waiting_threads_sleep
+from workers.deafness import ParentWatch, Turns
 from workers.shared_number import SharedNumber
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class WorkerChild:
         shutting_down: Says whether the parent was told to end.
         wake: Publishes a token for a job id, for whichever worker is free.
         taking: Told this process's id once it may take jobs.
+        turns: Told when it waits for a message and when not.
+        parent: Says whether messages can come.
     """
 
     def __init__(
@@ -50,11 +53,15 @@ class WorkerChild:
         shutting_down: Callable[[], bool],
         wake: Callable[[str], None],
         taking: SharedNumber,
+        turns: Turns,
+        parent: ParentWatch,
     ) -> None:
         self._settings = settings
         self._owner = owner
         self._wake = wake
         self._taking = taking
+        self._turns = turns
+        self._parent = parent
         self._shutting_down = shutting_down
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
@@ -65,12 +72,18 @@ class WorkerChild:
 
     def start(self) -> None:
         """Takes back what a dead predecessor held, loads torch, and reports for work."""
+        self._turns.shut()
         self._try_reclaim()
         self._executor = self._make_executor()
+        self._turns.open()
         self._liveness.start()
 
     def run_next(self) -> None:
         """Executes the best waiting job, with those that can be solved along, if there is one."""
+        with self._turns:
+            self._run_next()
+
+    def _run_next(self) -> None:
         if self._executor is None:
             # Celery logs an exception of start() and lets the child take tasks all the same.
             self.start()
@@ -91,6 +104,9 @@ class WorkerChild:
         if self._liveness.is_alive():
             # Or its last sign of life could come after the sign-off.
             self._liveness.join(timeout=1.0)
+        self._leave()
+
+    def _leave(self) -> None:
         try:
             self._tell()
             self._store.worker_gone(self._owner)
@@ -156,6 +172,9 @@ class WorkerChild:
                 _log.warning("liveness_not_written", error=str(error))
             except Exception:  # a thread that dies in silence would make a live worker look dead
                 _log.exception("liveness_failed")
+            if self._turns.idle and not self._shutting_down() and self._parent.hangs():
+                self._leave()
+                self._parent.kill()
             if self._closed.wait(pause):
                 return
 

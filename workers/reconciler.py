@@ -25,11 +25,12 @@ from ihvp.errors import IhvpError, StoreUnavailable
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.redis_store import RedisJobStore
+from ihvp.jobs.rules import canary_pause
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
 from ihvp.models.redis_store import RedisModelStore
 from ihvp.settings import Settings, get_settings
-from workers.broker import make_celery, publish_token, waiting_tokens
+from workers.broker import CANARY, make_celery, publish_token, waiting_tokens
 from workers.logs import configure_logs
 from workers.retention import Retention
 
@@ -118,6 +119,7 @@ class Reconciler:
         for job_id in self._jobs.expire_overdue():
             _log.info("job_expired", job_id=job_id)
         self._top_up_tokens()
+        self._send_canary()
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._sweep_interval_s
             self._sweep()
@@ -143,6 +145,16 @@ class Reconciler:
             self._note_away("broker", error)
         else:
             self._note_back("broker")
+
+    def _send_canary(self) -> None:
+        """Sends a message where it is not known that workers take them, and nobody else has."""
+        fresh_s = self._settings.canary_s
+        if not self._jobs.chain(self._settings.worker_alive_s, fresh_s, canary_pause(fresh_s)).send:
+            return
+        try:
+            publish_token(self._broker, CANARY)
+        except Exception as error:
+            self._note_away("broker", error)
 
     def _sweep(self) -> None:
         removed = self._retention.sweep()

@@ -9,12 +9,16 @@ import uuid
 from types import FrameType
 from typing import Any
 
+import structlog
 from celery import Celery, signals
 
+from ihvp.errors import IhvpError
 from ihvp.jobs.redis_store import RedisJobStore
+from ihvp.jobs.store import JobStore
 from ihvp.settings import Settings
-from workers.broker import SOLVE_TASK, publish_token
+from workers.broker import CANARY, SOLVE_TASK, publish_token, waiting_tokens
 from workers.child import WorkerChild
+from workers.deafness import DEAF_STATUS, ConsumerWatch, ParentWatch, Turns
 from workers.logs import configure_logs
 from workers.overseer import LOOK_S, Overseer
 from workers.process import die_with_parent
@@ -24,8 +28,11 @@ from workers.stop import ShutdownFlag
 __all__ = ["Worker"]
 
 _LOOK_AFTER_CHILD_S = 0.5
+_TICK_S = 0.5
 # The parent serves the broker meanwhile.
 _PARENT_TIMEOUT_S = 1.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Worker:
@@ -45,6 +52,8 @@ class Worker:
         self._parent_pid = os.getpid()
         self._shutdown = ShutdownFlag()
         self._taking = SharedNumber()
+        self._ticks = SharedNumber()
+        self._turns = Turns(SharedNumber())
         self._child: WorkerChild | None = None
         self.owner = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
         # Registered eagerly: a pool child looks its tasks up by name.
@@ -76,14 +85,22 @@ class Worker:
         hasty = self._settings.model_copy(
             update={"store_timeout_s": min(self._settings.store_timeout_s, _PARENT_TIMEOUT_S)}
         )
+        store = RedisJobStore.from_settings(hasty)
         overseer = Overseer(
-            RedisJobStore.from_settings(hasty),
+            store,
             self.owner,
             self._settings.stop_grace_s,
             self._taking,
             lambda: sender.pool.info["processes"],
         )
         sender.hub.call_repeatedly(min(LOOK_S, self._settings.stop_grace_s), overseer.look)
+        consumer = ConsumerWatch(
+            self._turns,
+            lambda: waiting_tokens(self._app, self._settings.queue_name),
+            self._settings.worker_alive_s,
+        )
+        sender.hub.call_repeatedly(self._settings.worker_alive_s / 3, self._end_if_deaf, consumer, store)
+        sender.hub.call_repeatedly(_TICK_S, self._tick)
         # On SIGINT and SIGQUIT, Celery waits for running tasks before it sends worker_shutting_down.
         for number in (signal.SIGINT, signal.SIGQUIT):
             previous = signal.getsignal(number)
@@ -95,17 +112,41 @@ class Worker:
 
             signal.signal(number, handle)
 
+    def _tick(self) -> None:
+        self._ticks.value += 1
+
+    def _end_if_deaf(self, consumer: ConsumerWatch, store: JobStore) -> None:
+        if self._shutdown() or not consumer.is_deaf():
+            return
+        _log.error("consumer_deaf", queue=self._settings.queue_name, seconds=self._settings.worker_alive_s)
+        try:
+            store.worker_gone(self.owner)
+        except IhvpError as error:
+            _log.warning("sign_off_failed", error=str(error))
+        # Not by a warm shutdown, which needs the very loop that is in doubt. The idle child dies with this process.
+        os._exit(DEAF_STATUS)
+
     def _parent_shutting_down(self, **_: Any) -> None:
         self._shutdown.set()
 
     def _child_started(self, **_: Any) -> None:
         die_with_parent(self._parent_pid)
-        self._child = WorkerChild(self._settings, self.owner, self._shutdown, self._wake, self._taking)
+        parent = ParentWatch(self._parent_pid, self._ticks, self._broker_answers, self._settings.worker_alive_s)
+        self._child = WorkerChild(
+            self._settings, self.owner, self._shutdown, self._wake, self._taking, self._turns, parent
+        )
         self._child.start()
 
     def _child_ending(self, **_: Any) -> None:
         if self._child is not None:
             self._child.close()
+
+    def _broker_answers(self) -> bool:
+        try:
+            self._wake(CANARY)
+        except Exception:  # Kombu lets errors of many libraries through
+            return False
+        return True
 
     def _wake(self, job_id: str) -> None:
         publish_token(self._app, job_id)

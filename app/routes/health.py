@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from app.answers import documented, json_answer
 from app.dependencies import ServicesDep
 from app.examples import READY
-from app.health import check_readiness, scrape
+from app.health import scrape
 from app.problems import problems
 from ihvp.errors import IhvpError
 from ihvp.wire import Readiness
@@ -42,7 +42,7 @@ async def health() -> Response:
     summary="Whether a job would be taken and finished",
     response_model=Readiness,
     responses={
-        **documented(200, "Store, broker and a worker are there.", example=READY),
+        **documented(200, "Store and broker answer, and messages reach a worker.", example=READY),
         503: {
             **documented(503, "Something is missing.", example={**READY, "ready": False, "workers": 0})[503],
             "model": Readiness,
@@ -52,7 +52,7 @@ async def health() -> Response:
 )
 async def ready(services: ServicesDep) -> Any:
     """Names the part that is missing."""
-    readiness = await check_readiness(services)
+    readiness = await services.readiness()
     return json_answer(readiness, 200 if readiness.ready else 503)
 
 

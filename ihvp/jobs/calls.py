@@ -16,6 +16,7 @@ from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
+    Chain,
     Deleted,
     EventPage,
     Finish,
@@ -267,6 +268,10 @@ class JobCalls:
         """``JobStore.measure``."""
         return Call("measure", tuple(state.value for state in JobState), read_measurements)
 
+    def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Call[Chain]:
+        """``JobStore.chain``."""
+        return Call("chain", tuple(map(_microseconds, (alive_s, fresh_s, pause_s))), _chain)
+
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> Call[bool]:
         """``JobStore.acquire_leadership``."""
         return Call("lead", (name, holder, max(1, round(ttl_s * 1000))), bool)
@@ -404,6 +409,12 @@ def _deleted(answer: Any) -> Deleted:
 
 def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
     return [Reclaimed(job_id, JobState(state)) for job_id, state in answer[1:]]
+
+
+def _chain(answer: Any) -> Chain:
+    _, workers, proof, asked, send = answer
+    proof_age, asked_age = (None if age == "" else int(age) / 1e6 for age in (proof, asked))
+    return Chain(int(workers), proof_age, asked_age, bool(send))
 
 
 def _rest(answer: Any) -> Sequence[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from ihvp.jobs import rules
 from ihvp.jobs.counts import Counts, SignOfLife, WorkerSeen
-from ihvp.jobs.store import WorkerInfo
+from ihvp.jobs.store import Chain, WorkerInfo
 
 __all__ = ["MemoryPresence", "atomic", "utc_now"]
 
@@ -44,6 +44,8 @@ class MemoryPresence:
         self._clock = clock
         self._lock = threading.RLock()
         self._workers: dict[str, datetime] = {}
+        self._proofs: dict[str, datetime] = {}
+        self._canary: tuple[datetime, datetime | None] | None = None
         self._leaders: dict[str, tuple[str, datetime]] = {}
         self._led: dict[str, datetime] = {}
         self._signs: dict[str, SignOfLife] = {}
@@ -68,6 +70,7 @@ class MemoryPresence:
     def worker_gone(self, worker_id: str) -> None:
         """See ``JobStore.worker_gone``."""
         self._workers.pop(worker_id, None)
+        self._proofs.pop(worker_id, None)
         self._signs.pop(worker_id, None)
         self._condemned.discard(worker_id)
 
@@ -77,6 +80,36 @@ class MemoryPresence:
         now = self._clock()
         recent_first = sorted(self._workers.items(), key=lambda entry: entry[1], reverse=True)
         return [WorkerInfo(worker, (now - seen).total_seconds()) for worker, seen in recent_first]
+
+    @atomic
+    def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
+        """See ``JobStore.chain``."""
+        now = self._clock()
+        live = {worker for worker, seen in self._workers.items() if (now - seen).total_seconds() <= alive_s}
+        if not live:
+            self._canary = None
+            return Chain(0, None, None, send=False)
+        if live & self._at_work(now):
+            return Chain(len(live), 0.0, None, send=False)
+        latest = max((self._proofs[worker] for worker in live if worker in self._proofs), default=None)
+        age = None if latest is None else (now - latest).total_seconds()
+        if age is not None and age <= fresh_s:
+            return Chain(len(live), age, None, send=False)
+        asked, sent = self._canary or (now, None)
+        if latest is not None and asked <= latest:
+            asked, sent = now, None
+        send = sent is None or (now - sent).total_seconds() > pause_s
+        if send:
+            self._canary = (asked, now)
+        return Chain(len(live), age, (now - asked).total_seconds(), send)
+
+    def _prove(self, owner: str) -> None:
+        """Notes that an owner took a message."""
+        self._proofs[owner] = self._clock()
+
+    def _at_work(self, now: datetime) -> set[str]:
+        """The owners that hold a live lease."""
+        raise NotImplementedError
 
     @atomic
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:

@@ -80,6 +80,10 @@ class MemoryShelf(MemoryPresence):
     def _running(self) -> Sequence[Kept]:
         return sorted(self._in_state(JobState.Running), key=lambda kept: (kept.lease_until, kept.job.id))
 
+    def _at_work(self, now: datetime) -> set[str]:
+        held = [kept.job.owner for kept in self._running() if kept.lease_until is not None and kept.lease_until > now]
+        return {owner for owner in held if owner is not None}
+
     def _with_results(self) -> Sequence[Kept]:
         return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]
 

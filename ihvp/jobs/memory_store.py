@@ -184,6 +184,7 @@ class MemoryJobStore(MemoryShelf):
     def claim_block(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> Sequence[JobRecord]:
         """See ``JobStore.claim_block``."""
         now = self._clock()
+        self._prove(owner)
         if owner in self._condemned:
             return []
         block: list[Kept] = []

@@ -13,6 +13,7 @@ from ihvp.jobs.rules import kept_result, overdue_grace
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
     NOWHERE,
+    Chain,
     Deleted,
     EventPage,
     Finish,
@@ -227,6 +228,10 @@ class RedisJobStore:
         """See ``JobStore.measure``."""
         return self._run(self._calls.measure())
 
+    def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
+        """See ``JobStore.chain``."""
+        return self._run(self._calls.chain(alive_s, fresh_s, pause_s))
+
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""
         return self._run(self._calls.acquire_leadership(name, holder, ttl_s))
@@ -439,6 +444,10 @@ class AsyncRedisJobStore:
     async def measure(self) -> Measurements:
         """See ``JobStore.measure``."""
         return await self._run(self._calls.measure())
+
+    async def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
+        """See ``JobStore.chain``."""
+        return await self._run(self._calls.chain(alive_s, fresh_s, pause_s))
 
     async def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""

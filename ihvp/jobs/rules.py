@@ -33,6 +33,7 @@ __all__ = [
     "SCAN_BOUND",
     "alike",
     "already_finished",
+    "canary_pause",
     "event_position",
     "job_exists",
     "job_not_found",
@@ -57,6 +58,7 @@ HEAD_START_S: Final = {Priority.High: 600.0, Priority.Normal: 0.0, Priority.Low:
 NEAR_DEADLINE_S: Final = 60.0
 # What the store adds to the time that a worker has to stop a job: the worker's own parent looks after it first.
 PARENT_S: Final = 5.0
+LONGEST_CANARY_PAUSE_S: Final = 10.0
 # Most jobs one call of reclaim or expire takes; the next round takes more.
 BATCH: Final = 500
 # Most jobs one page of a filtered listing looks at.
@@ -86,6 +88,11 @@ def queue_full(waiting: int, most: int, solved: int) -> QueueFull:
         hint="Retry after the seconds in Retry-After, or add workers.",
         retry_after_s=min(max(seconds, 1.0), LONGEST_RETRY_S),
     )
+
+
+def canary_pause(fresh_s: float) -> float:
+    """Seconds between two messages that are sent to see whether one is taken: the first may be lost."""
+    return min(fresh_s, LONGEST_CANARY_PAUSE_S)
 
 
 def overdue_grace(stop_grace_s: float) -> float:

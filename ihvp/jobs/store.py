@@ -28,6 +28,7 @@ from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.methods import InversionMethod
 
 __all__ = [
+    "Chain",
     "Deleted",
     "EventPage",
     "Finish",
@@ -154,6 +155,23 @@ class WorkerInfo:
 
     worker_id: str
     age_s: float
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Whether messages reach workers.
+
+    Attributes:
+        workers: How many live.
+        proof_age_s: How long ago one of them is known to have taken a message, or to have worked; None if never.
+        asked_age_s: For how long a message that was sent to see has not been taken; None where none is out.
+        send: Whether to send one now.
+    """
+
+    workers: int
+    proof_age_s: float | None
+    asked_age_s: float | None
+    send: bool
 
 
 @dataclass(frozen=True)
@@ -410,6 +428,17 @@ class JobStore(Protocol):
 
     def measure(self) -> Measurements:
         """The store at this moment, and all that it has counted."""
+
+    def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
+        """Whether messages reach workers, and whether the caller is the one to send another to see.
+
+        A claim proves it, for it follows a message, and so does a live lease: a worker that solves takes no message.
+
+        Args:
+            alive_s: Age from which a worker that did not report itself counts as gone.
+            fresh_s: Age from which a proof is old.
+            pause_s: Between two messages, however many ask.
+        """
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """Becomes or stays the only holder of a named role."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 import structlog
 
 from ihvp.methods import InversionMethod
@@ -15,23 +17,87 @@ from tests.app.conftest import MakeService
 from tests.app.driver import Service, problem
 
 
-def test_readiness_needs_a_live_worker(make_service: MakeService) -> None:
+def hears(service: Service, worker: str = "w1") -> None:
+    """A worker that lives, and took a message."""
+    service.jobs.worker_alive(worker)
+    service.jobs.claim(worker, 30.0)
+
+
+def ready(service: Service, status: int) -> dict[str, Any]:
+    """Waits for readiness or its end: an answer is kept for a second."""
+    until = time.monotonic() + 5
+    while (response := service.http.get("/readyz")).status_code != status:
+        assert time.monotonic() < until, response.text
+        time.sleep(0.05)
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def test_readiness_needs_a_live_worker_that_takes_messages(make_service: MakeService) -> None:
     service = make_service()
     assert service.http.get("/healthz").text == "ok"
-    response = service.http.get("/readyz")
-    assert response.status_code == 503
-    assert response.json() == {"ready": False, "store": "ok", "broker": "ok", "workers": 0}
+    nobody = {"ready": False, "store": "ok", "broker": "ok", "workers": 0, "chain": "no worker lives"}
+    assert ready(service, 503) == nobody
     service.jobs.worker_alive("w1")
-    response = service.http.get("/readyz")
-    assert response.status_code == 200
-    assert response.json() == {"ready": True, "store": "ok", "broker": "ok", "workers": 1}
+    time.sleep(0.15)
+    known = ready(service, 503)
+    assert known["workers"] == 1
+    assert known["chain"].startswith("not known yet")
+    hears(service)
+    assert ready(service, 200) == {"ready": True, "store": "ok", "broker": "ok", "workers": 1, "chain": "ok"}
     service.jobs.worker_gone("w1")
-    assert service.http.get("/readyz").status_code == 503
+    assert ready(service, 503) == nobody
+
+
+def test_one_message_is_sent_however_many_ask(make_service: MakeService) -> None:
+    first = make_service()
+    second = make_service(namespace=first.settings.namespace)
+    first.jobs.worker_alive("w1")
+    broker = redis.Redis.from_url(first.settings.resolved_broker_url)
+    for _ in range(5):
+        for service in (first, second):
+            ready(service, 503)
+            time.sleep(0.11)
+    assert broker.llen(first.settings.queue_name) == 1
+
+
+def test_a_worker_that_takes_no_messages_is_told_after_its_time(make_service: MakeService) -> None:
+    service = make_service(canary_s=0.2, worker_alive_s=0.6)
+    hears(service)
+    assert ready(service, 200)["chain"] == "ok"
+    until = time.monotonic() + 10
+    while True:
+        service.jobs.worker_alive("w1")
+        response = service.http.get("/readyz")
+        if response.status_code == 503 and response.json()["workers"]:
+            break
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert "workers live and take no messages" in response.json()["chain"]
+    hears(service)
+    assert ready(service, 200)["chain"] == "ok"
+
+
+def test_many_who_ask_at_once_cost_one_look(make_service: MakeService) -> None:
+    service = make_service()
+    hears(service)
+    ready(service, 200)
+
+    def looks() -> int:
+        stats = redis.Redis.from_url(service.settings.redis_url).info("commandstats")
+        return int(stats["cmdstat_evalsha"]["calls"])
+
+    time.sleep(1.1)
+    before = looks()
+    for _ in range(50):
+        service.http.get("/readyz")
+    # Other tests' services may share the server: the fifty would cost a hundred.
+    assert looks() - before < 30
 
 
 def test_readiness_needs_the_broker(make_service: MakeService) -> None:
     service = make_service(broker_url="redis://127.0.0.1:1/0")
-    service.jobs.worker_alive("w1")
+    hears(service)
     started = time.monotonic()
     response = service.http.get("/readyz")
     assert response.status_code == 503
@@ -47,8 +113,8 @@ def test_a_store_that_is_away_answers_503_within_a_second_or_so_and_heals(
     try:
         service = make_service(redis_url=own.url)
         submission = service.submission()
-        service.jobs.worker_alive("w1")
-        assert service.http.get("/readyz").status_code == 200
+        hears(service)
+        ready(service, 200)
         own.stop()
         for method, path, body in (
             ("POST", "/v1/jobs", submission),
@@ -62,7 +128,7 @@ def test_a_store_that_is_away_answers_503_within_a_second_or_so_and_heals(
             assert response.headers["retry-after"]
             assert time.monotonic() - started < 2
         assert service.http.get("/healthz").status_code == 200
-        assert service.http.get("/readyz").status_code == 503
+        ready(service, 503)
         assert "ihvp_store_up 0.0" in service.http.get("/metrics").text
         own.start()
         until = time.monotonic() + 5

@@ -181,6 +181,12 @@ class LifeCycle(RuleBasedStateMachine):
     def cancel(self, job_id: str, tenant: str | None) -> None:
         self.both("request_cancel", job_id, tenant=tenant)
 
+    @rule(fresh_s=st.sampled_from([0.0, LONG_S]), pause_s=st.sampled_from([0.0, LONG_S]))
+    def look_at_the_chain(self, fresh_s: float, pause_s: float) -> None:
+        chains = [store.chain(LONG_S, fresh_s, pause_s) for store in (self.model, self.redis)]
+        mine, theirs = [(c.workers, c.proof_age_s is None, c.asked_age_s is None, c.send) for c in chains]
+        assert mine == theirs
+
     @precondition(lambda self: any(job.finished for job in self.jobs()))
     @rule(job_id=job_ids)
     def delete(self, job_id: str) -> None:

@@ -9,6 +9,11 @@ local near, most, most_numbers = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(
 local answer = {'ok'}
 local function add(id) answer[#answer + 1] = {id, redis.call('HGETALL', job_key(id))} end
 
+-- A claim follows a message: see chain.lua. Noted once a second, or where somebody waits to know.
+local proof = tonumber(redis.call('HGET', key('proofs'), owner) or 0)
+if clock() - proof > 1000000 or tonumber(redis.call('HGET', key('canary'), 'asked') or 0) > proof then
+  redis.call('HSET', key('proofs'), owner, int(clock()))
+end
 local last = redis.call('HGET', key('claims'), owner)
 if last == CONDEMNED then return {'none'} end
 if last and string.sub(last, 1, #op + 1) == op .. ' ' then

@@ -38,6 +38,8 @@
 --   P:once:<digest>   hash     job, fingerprint: what a key was used for; expires
 --   P:workers         zset     workers by the time they last reported themselves
 --   P:vitals          hash     worker -> JSON of its last sign of life: mark, gauges
+--   P:proofs          hash     worker -> when it last took a message
+--   P:canary          hash     asked, sent: the first and the last message that was sent to see whether one is taken
 --   P:leader:<role>   string   holder of a role
 --   P:led             hash     role -> when it was last taken or kept
 --   P:metrics         hash     '<family>|<label>|...' -> count; see ihvp/jobs/counts.py

@@ -11,6 +11,7 @@ end
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', '(' .. int(now - tonumber(ARGV[2])))) do
   redis.call('ZREM', key('workers'), silent)
   redis.call('HDEL', key('claims'), silent)
+  redis.call('HDEL', key('proofs'), silent)
   redis.call('HDEL', key('vitals'), silent)
 end
 return {'ok'}
