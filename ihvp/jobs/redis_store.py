@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
-from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.redis_presence import AsyncRedisPresence, RedisPresence
 from ihvp.jobs.rules import kept_result, overdue_grace
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
     NOWHERE,
-    Chain,
     Deleted,
     EventPage,
     Finish,
@@ -23,7 +22,6 @@ from ihvp.jobs.store import (
     Page,
     Reclaimed,
     Standing,
-    WorkerInfo,
 )
 from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
@@ -34,7 +32,7 @@ __all__ = ["AsyncRedisJobStore", "RedisJobStore"]
 _PACKAGE = "ihvp.jobs"
 
 
-class RedisJobStore:
+class RedisJobStore(RedisPresence):
     """``JobStore`` for threads that may block; they can share one.
 
     Args:
@@ -44,8 +42,7 @@ class RedisJobStore:
     """
 
     def __init__(self, calls: JobCalls, executor: Executor, overdue_grace_s: float) -> None:
-        self._calls = calls
-        self._run = executor.run
+        super().__init__(calls, executor)
         self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
@@ -212,36 +209,8 @@ class RedisJobStore:
         """See ``JobStore.referenced_among``."""
         return self._run(self._calls.referenced_among(list(digests))) if digests else set()
 
-    def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
-        """See ``JobStore.worker_alive``."""
-        self._run(self._calls.worker_alive(worker_id, sign))
 
-    def worker_gone(self, worker_id: str) -> None:
-        """See ``JobStore.worker_gone``."""
-        self._run(self._calls.worker_gone(worker_id))
-
-    def workers(self) -> Sequence[WorkerInfo]:
-        """See ``JobStore.workers``."""
-        return self._run(self._calls.workers())
-
-    def measure(self) -> Measurements:
-        """See ``JobStore.measure``."""
-        return self._run(self._calls.measure())
-
-    def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
-        """See ``JobStore.chain``."""
-        return self._run(self._calls.chain(alive_s, fresh_s, pause_s))
-
-    def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
-        """See ``JobStore.acquire_leadership``."""
-        return self._run(self._calls.acquire_leadership(name, holder, ttl_s))
-
-    def ping(self) -> None:
-        """See ``JobStore.ping``."""
-        self._run(self._calls.ping())
-
-
-class AsyncRedisJobStore:
+class AsyncRedisJobStore(AsyncRedisPresence):
     """``JobStore``, awaited; belongs to one event loop.
 
     Args:
@@ -251,8 +220,7 @@ class AsyncRedisJobStore:
     """
 
     def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float) -> None:
-        self._calls = calls
-        self._run = executor.run
+        super().__init__(calls, executor)
         self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
@@ -428,31 +396,3 @@ class AsyncRedisJobStore:
     async def referenced_among(self, digests: Collection[str]) -> set[str]:
         """See ``JobStore.referenced_among``."""
         return await self._run(self._calls.referenced_among(list(digests))) if digests else set()
-
-    async def worker_alive(self, worker_id: str, sign: SignOfLife | None = None) -> None:
-        """See ``JobStore.worker_alive``."""
-        await self._run(self._calls.worker_alive(worker_id, sign))
-
-    async def worker_gone(self, worker_id: str) -> None:
-        """See ``JobStore.worker_gone``."""
-        await self._run(self._calls.worker_gone(worker_id))
-
-    async def workers(self) -> Sequence[WorkerInfo]:
-        """See ``JobStore.workers``."""
-        return await self._run(self._calls.workers())
-
-    async def measure(self) -> Measurements:
-        """See ``JobStore.measure``."""
-        return await self._run(self._calls.measure())
-
-    async def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
-        """See ``JobStore.chain``."""
-        return await self._run(self._calls.chain(alive_s, fresh_s, pause_s))
-
-    async def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
-        """See ``JobStore.acquire_leadership``."""
-        return await self._run(self._calls.acquire_leadership(name, holder, ttl_s))
-
-    async def ping(self) -> None:
-        """See ``JobStore.ping``."""
-        await self._run(self._calls.ping())
