@@ -39,6 +39,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # A caller is told within a moment that the store is away; a worker has more patience.
     hasty = settings.model_copy(update={"store_timeout_s": min(settings.store_timeout_s, ANSWER_TIMEOUT_S)})
     async with AsyncExitStack() as stack:
+        if app.state.tracing is not None:
+            stack.push_async_callback(anyio.to_thread.run_sync, app.state.tracing.close)
         jobs = AsyncRedisJobStore.from_settings(hasty)
         stack.push_async_callback(jobs.close)
         models = AsyncRedisModelStore.from_settings(hasty)

@@ -15,9 +15,11 @@ from app.logs import configure_logs
 from app.metrics import Metrics
 from app.request_context import RequestContext
 from app.routes import blobs, events, health, jobs, methods, models, results, uploads
+from app.tracing import trace_requests
 from app.tus import TusProtocol
 from ihvp import __version__
 from ihvp.settings import get_settings
+from ihvp.tracing import start_tracing
 
 if TYPE_CHECKING:
     from ihvp.settings import Settings
@@ -42,6 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
+        # What FastAPI would tell of itself: requests have one span each, made in app/tracing.py, and these metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.settings = settings
@@ -59,5 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(TusProtocol)
     app.add_middleware(RequestContext, metrics=metrics)
+    app.state.tracing = start_tracing(settings, "ihvp-api")
+    if app.state.tracing is not None:
+        trace_requests(app, app.state.tracing)
     install_openapi(app)
     return app

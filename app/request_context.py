@@ -11,7 +11,8 @@ import structlog
 from starlette.datastructures import Headers
 
 from app.errors import problem_response
-from app.request_id import PROBLEM, REQUEST_ID
+from app.request_id import JOB, PROBLEM, REQUEST_ID
+from app.tracing import name_span, note_fault
 from ihvp.errors import IhvpError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(8)
-        reset, reset_problem = REQUEST_ID.set(request_id), PROBLEM.set(None)
+        resets = [(REQUEST_ID, REQUEST_ID.set(request_id)), (PROBLEM, PROBLEM.set(None)), (JOB, JOB.set(None))]
         started = time.perf_counter()
         status = 0
 
@@ -52,13 +53,16 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Not later: the span ends with the last byte of the answer.
+                name_span(scope["method"], _route(scope), {**_about(scope), "request_id": request_id})
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             try:
                 await self.app(scope, receive, send_with_id)
-            except Exception:
+            except Exception as error:
+                note_fault(error)
                 self.log.exception("internal error", request_id=request_id, path=scope["path"])
                 if status:
                     raise  # the answer is on its way already; closing the connection tells that it is cut off
@@ -67,18 +71,23 @@ class RequestContext:
             took = time.perf_counter() - started
             problem = PROBLEM.get()
             self.metrics.count_request(scope["method"], _route(scope), status, took, problem)
-            refused = {} if problem is None else {"code": problem}
             self.log.info(
                 "request",
-                **refused,
+                **_about(scope),
                 request_id=request_id,
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
                 ms=round(took * 1000, 2),
             )
-            REQUEST_ID.reset(reset)
-            PROBLEM.reset(reset_problem)
+            for variable, reset in resets:
+                variable.reset(reset)
+
+
+def _about(scope: Scope) -> dict[str, str]:
+    """What the request was about, and the code of the error that it was answered with."""
+    known = {"code": PROBLEM.get(), "job_id": JOB.get() or scope.get("path_params", {}).get("job_id")}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _internal_error() -> ASGIApp:

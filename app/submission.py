@@ -13,7 +13,7 @@ from ulid import ULID
 from app.held_blobs import HeldBlobs, held_blobs
 from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
-from app.request_id import current_request_id
+from app.request_id import JOB, current_request_id
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
 from ihvp.costs.workload import Task, Workload
@@ -23,6 +23,7 @@ from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
 from ihvp.methods import InversionMethod, parse_options
 from ihvp.perturbation import least
 from ihvp.references import ModelRef
+from ihvp.tracing import current_traceparent, valid_traceparent
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -71,7 +72,9 @@ class _Found:
     num_points: int
 
 
-async def submit_job(services: Services, submission: JobSubmission, once: Once | None = None) -> Submitted:
+async def submit_job(
+    services: Services, submission: JobSubmission, once: Once | None = None, trace: str | None = None
+) -> Submitted:
     """Puts a job into the queue, or finds the one that the same request has made before.
 
     A broker that is away loses nothing: the job is in the store, and the reconciler publishes it.
@@ -80,6 +83,7 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
         services: Stores and settings.
         submission: What was sent.
         once: Under what it is made once, if under anything.
+        trace: The ``traceparent`` that was sent with it: what the job goes on where this process makes no spans.
 
     Raises:
         InvalidInput: What does not fit, each fault with its own code.
@@ -90,10 +94,12 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
     # Before any check: what was accepted once is not refused because a blob or a model has gone since.
     made = None if once is None else await services.jobs.made_once(once)
     if made is not None:
+        JOB.set(made.id)
         return Submitted(made, await _place(services, made), replayed=True)
     checked = await check_job(services, submission, store_rhs=True)
     origin = Origin(
         request_id=current_request_id(),
+        trace=current_traceparent() or valid_traceparent(trace),
         predicted_s=await services.expected.seconds(checked.workload, checked.task),
         brings=checked.brings,
     )
@@ -104,6 +110,7 @@ async def submit_job(services: Services, submission: JobSubmission, once: Once |
     if job.id == job_id:
         services.waker.wake(job.id)
         _log.info("job_accepted", job_id=job.id, method=checked.request.method.value)
+    JOB.set(job.id)
     return Submitted(job, place, replayed=job.id != job_id)
 
 

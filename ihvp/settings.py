@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API binds; 0 picks a free one.")
     url: str = Field("http://127.0.0.1:8000", description="Where the CLI and the client find the API.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://.+",
+        description="Base URL of a collector that takes OpenTelemetry traces (OTLP over HTTP). "
+        "Left out: what `OTEL_EXPORTER_OTLP_ENDPOINT` says; without either no traces are made.",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
     lease_s: Seconds = Field(30.0, description="A running job whose lease is older is taken from its worker.")
@@ -115,6 +121,14 @@ class Settings(BaseSettings):
         parts = urlsplit(self.redis_url)
         database = int(parts.path.strip("/") or 0)
         return urlunsplit(parts._replace(path=f"/{database + 1}"))
+
+    @property
+    def tracing(self) -> bool:
+        """Whether traces are made: where a collector is named, here or in OpenTelemetry's own way."""
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return False
+        standard = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        return self.otlp_endpoint is not None or any(os.environ.get(name) for name in standard)
 
     @property
     def queue_name(self) -> str:

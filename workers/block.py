@@ -114,6 +114,12 @@ class Block:
         self.stopped = self.stopped or stop is not None
         return stop
 
+    def close(self, products: float) -> None:
+        """The solve has ended, having done so many products."""
+        self.count_products(products)
+        if self._trail.last is not None:
+            self.members[0].trace.iterated(self._trail.last, last=True)
+
     def count_products(self, done: float) -> None:
         """Counts products, given how many this solve has done by now."""
         if self._tally is not None and done > self._products:
@@ -137,6 +143,9 @@ class Block:
         """Has the iteration written for each job."""
         first = self._shown_at is None
         self._shown_at = now
+        last = self._trail.last
+        if last is not None:
+            self.members[0].trace.iterated(last)
         with self._progress.together():
             for member, rows in self.running():
                 if first:

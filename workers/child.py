@@ -17,6 +17,7 @@ from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings, let_waiting_threads_sleep
+from ihvp.tracing import Tracing, start_tracing
 from workers.deafness import ParentWatch, Turns
 from workers.shared_number import SharedNumber
 
@@ -66,6 +67,7 @@ class WorkerChild:
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
         self._tally: Tally | None = None
+        self._tracing: Tracing | None = None
         self._predecessor_reclaimed = False
         self._closed = threading.Event()
         self._liveness = threading.Thread(target=self._stay_known, name="liveness", daemon=True)
@@ -112,6 +114,8 @@ class WorkerChild:
             self._store.worker_gone(self._owner)
         except IhvpError as error:
             _log.warning("sign_off_failed", error=str(error))
+        if self._tracing is not None:
+            self._tracing.close()
 
     def _make_executor(self) -> Executor:
         let_waiting_threads_sleep()
@@ -129,8 +133,17 @@ class WorkerChild:
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
         threading.Thread(target=_import_forward_mode, name="forward-mode", daemon=True).start()
         self._tally = Tally()
+        self._tracing = start_tracing(self._settings, "ihvp-worker")
         return Executor(
-            self._settings, self._store, blobs, self._owner, self._shutting_down, factors, rates, self._tally
+            self._settings,
+            self._store,
+            blobs,
+            self._owner,
+            self._shutting_down,
+            factors,
+            rates,
+            self._tally,
+            self._tracing,
         )
 
     def _try_reclaim(self) -> bool:
@@ -145,7 +158,7 @@ class WorkerChild:
         self._predecessor_reclaimed = True
         self._taking.value = os.getpid()
         for job in reclaimed:
-            _log.warning("reclaimed_after_worker_death", job_id=job.job_id, state=job.state.value)
+            _log.warning("reclaimed_after_worker_death", state=job.state.value, **job.named)
             if job.state is JobState.Queued:
                 self._publish(job.job_id)
         return True

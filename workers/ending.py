@@ -113,11 +113,14 @@ class EndingWriter:
 
     def _finish(self, attempts: Sequence[Ended]) -> bool:
         finishes = [
-            finish for ended in attempts if (finish := ended.ending.finish(ended.job, ended.progress)) is not None
+            (ended.job, finish)
+            for ended in attempts
+            if (finish := ended.ending.finish(ended.job, ended.progress)) is not None
         ]
-        for finish, refusal in zip(finishes, self._store.finish_all(finishes), strict=True):
+        refusals = self._store.finish_all([finish for _, finish in finishes])
+        for (job, _), refusal in zip(finishes, refusals, strict=True):
             if refusal is not None:
-                _log.warning("stale_attempt", job_id=finish.job_id, attempt=finish.attempt, error=str(refusal))
+                _log.warning("stale_attempt", error=str(refusal), **job.named)
         return True
 
     def _release(self, attempts: Sequence[Ended]) -> bool:
@@ -127,7 +130,7 @@ class EndingWriter:
         try:
             self._store.release(ended.job.id, ended.job.attempt)
         except StaleAttempt as error:
-            _log.warning("stale_attempt", job_id=ended.job.id, attempt=ended.job.attempt, error=str(error))
+            _log.warning("stale_attempt", error=str(error), **ended.job.named)
             return False
         return True
 
@@ -143,7 +146,7 @@ class EndingWriter:
             except StoreUnavailable as away:
                 error = away
             if not all(self._lease.lapsed(ended.job.id) for ended in attempts):
-                _log.warning("ending_not_written", jobs=len(attempts), error=str(error))
+                _log.warning("ending_not_written", jobs=len(attempts), error=str(error), **attempts[0].job.named)
                 time.sleep(_RETRY_PAUSE_S)
 
     def _still_own(self, attempts: Sequence[Ended], *, after_outage: bool) -> Sequence[Ended]:
@@ -151,7 +154,7 @@ class EndingWriter:
         for ended in attempts:
             # While the store answers, it says itself whose the job is.
             if ended.stop.reason is StopReason.Lost or (after_outage and self._lease.lapsed(ended.job.id)):
-                _log.warning("job_abandoned", job_id=ended.job.id, ending=ended.ending.name)
+                _log.warning("job_abandoned", ending=ended.ending.name, **ended.job.named)
             else:
                 own.append(ended)
         return own

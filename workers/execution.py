@@ -13,6 +13,7 @@ from ihvp.factors.index import FactorIndex
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.store import JobStore
 from ihvp.settings import Settings
+from ihvp.tracing import Tracing
 from workers.ending import EndingWriter
 from workers.lease import Lease
 from workers.member import Member
@@ -24,6 +25,7 @@ from workers.solver_call import target_residual
 from workers.solving import Resources, SolveRun
 from workers.stop import StopSignal
 from workers.tally import Tally
+from workers.tracing import NoTrace, trace_attempts
 
 __all__ = ["Executor"]
 
@@ -48,6 +50,7 @@ class Executor:
         factors: Factors that workers keep for each other, if they do.
         rates: Where the cost of each solve is told, if anywhere.
         tally: Where what the worker does is counted.
+        tracing: Makes spans of it, if anybody traces.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class Executor:
         factors: FactorIndex | None = None,
         rates: RateRecorder | None = None,
         tally: Tally | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._owner = owner
         self._shutting_down = shutting_down
+        self._tracing = tracing
         models: ProblemCache[LoadedModel] = ProblemCache(settings.cache_budget)
         self.tally = tally or Tally()
         self._resources = Resources(settings, store, blobs, models, factors, rates, self.tally)
@@ -78,11 +83,12 @@ class Executor:
         Raises:
             StoreUnavailable: Nothing could be claimed.
         """
-        claimed_at = time.monotonic()
+        claimed_at, sent = time.monotonic(), time.time_ns()
         most_numbers = self._settings.memory_budget // _BYTES_A_NUMBER
         jobs = self._store.claim_block(self._owner, self._settings.lease_s, self._settings.coalesce_rhs, most_numbers)
         if not jobs:
             return []
+        traces = trace_attempts(self._tracing, jobs, (sent, time.time_ns()))
         stops = [StopSignal(self._shutting_down) for _ in jobs]
         lease = Lease(
             self._store,
@@ -95,16 +101,23 @@ class Executor:
         interval_s = self._settings.progress_interval_s * max(1.0, len(jobs) / _REPORTS_FOR_ONE)
         with lease, ProgressWriter(self._store) as progress:
             members = [
-                self._member(job, stop, writer, progress, interval_s) for job, stop in zip(jobs, stops, strict=True)
+                self._member(job, stop, writer, progress, interval_s, trace)
+                for job, stop, trace in zip(jobs, stops, traces, strict=True)
             ]
             SolveRun(self._resources, members, progress).execute()
         return [member.job.id for member in members if member.released]
 
     def _member(
-        self, job: JobRecord, stop: StopSignal, writer: EndingWriter, progress: ProgressWriter, interval_s: float
+        self,
+        job: JobRecord,
+        stop: StopSignal,
+        writer: EndingWriter,
+        progress: ProgressWriter,
+        interval_s: float,
+        trace: NoTrace,
     ) -> Member:
         reporter = ProgressReporter(progress, job, stop, interval_s=interval_s, target=target_residual(job.request))
-        member = Member(job, stop, reporter, writer)
+        member = Member(job, stop, reporter, writer, trace)
         with member.speaking():
             _log.info("job_claimed", method=job.request.method.value, model=job.request.model.digest)
         return member

@@ -97,7 +97,7 @@ class Lease:
             states = self._store.renew_all([(held.job.id, held.job.attempt) for held in block], self._lease_s)
         except Exception as error:  # whatever it is: a heartbeat that dies in silence loses the leases
             if not isinstance(error, StoreUnavailable):
-                _log.exception("lease_renewal_failed", job_id=block[0].job.id, jobs=len(block))
+                _log.exception("lease_renewal_failed", jobs=len(block), **block[0].job.named)
             return error
         for held, state in zip(block, states, strict=True):
             held.since = sent
@@ -109,6 +109,6 @@ class Lease:
     def _give_up_lapsed(self, error: Exception) -> None:
         for held in list(self._held.values()):
             if self.lapsed(held.job.id):
-                _log.warning("lease_lapsed", job_id=held.job.id, error=str(error))
+                _log.warning("lease_lapsed", error=str(error), **held.job.named)
                 held.stop.request(StopReason.Lost)
                 self.drop(held.job.id)

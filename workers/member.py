@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import structlog
@@ -15,6 +15,7 @@ from workers.checkpoints import JobCheckpoints
 from workers.ending import Ended, Ending, EndingWriter
 from workers.progress import ProgressReporter
 from workers.stop import StopSignal
+from workers.tracing import NO_TRACE, NoTrace
 
 __all__ = ["Member", "end_together"]
 
@@ -32,17 +33,26 @@ class Member:
         stop: Why to stop it, if so.
         progress: Where its phases and iterations are reported.
         writer: Makes its ending visible.
+        trace: Takes what it does into the trace of its request, if anybody traces.
 
     Attributes:
         b: Its right-hand sides, once they are read: ``[p]`` or ``[k, p]``.
         timings: Seconds of its own phases.
         checkpoints: Where its state is saved, where it is solved alone by a method that has one to save.
         writer: As given.
+        trace: As given.
         ending: How it ended; None while it has not.
         released: Whether it went back to the queue.
     """
 
-    def __init__(self, job: JobRecord, stop: StopSignal, progress: ProgressReporter, writer: EndingWriter) -> None:
+    def __init__(
+        self,
+        job: JobRecord,
+        stop: StopSignal,
+        progress: ProgressReporter,
+        writer: EndingWriter,
+        trace: NoTrace = NO_TRACE,
+    ) -> None:
         self.job = job
         self.stop = stop
         self.progress = progress
@@ -52,6 +62,7 @@ class Member:
         self.released = False
         self.checkpoints: JobCheckpoints | None = None
         self.writer = writer
+        self.trace = trace
         self._began = time.monotonic()
 
     @property
@@ -69,7 +80,8 @@ class Member:
         self.progress.enter(name, at_once=at_once)
         began = time.perf_counter()
         try:
-            yield
+            with self.trace.phase(name):
+                yield
         finally:
             if name in _TIMINGS:
                 self.timings[_TIMINGS[name]] = time.perf_counter() - began
@@ -78,7 +90,7 @@ class Member:
     @contextmanager
     def speaking(self) -> Iterator[None]:
         """Names the job in every line that is logged meanwhile."""
-        with structlog.contextvars.bound_contextvars(job_id=self.job.id, attempt=self.job.attempt):
+        with structlog.contextvars.bound_contextvars(**self.job.named):
             yield
 
     def _ended(self, *, released: bool) -> None:
@@ -86,6 +98,7 @@ class Member:
         if self.checkpoints is not None and not released:
             self.checkpoints.discard()
         if self.ending is not None:
+            self.trace.end(self.ending.name)
             _log.info("job_done", ending=self.ending.name, seconds=round(time.monotonic() - self._began, 4))
 
 
@@ -103,7 +116,10 @@ def end_together(endings: Sequence[tuple[Member, Ending]]) -> None:
         for member in ending_now
         if member.ending is not None
     ]
-    released = ending_now[0].writer.write(attempts)
+    with ExitStack() as spans:
+        for member in ending_now:
+            spans.enter_context(member.trace.phase("finishing"))
+        released = ending_now[0].writer.write(attempts)
     for member in ending_now:
         with member.speaking():
             member._ended(released=member.job.id in released)

@@ -21,7 +21,7 @@ import structlog
 from celery import Celery
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
-from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.errors import IhvpError, JobNotFound, StoreUnavailable
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.redis_store import RedisJobStore
@@ -115,15 +115,21 @@ class Reconciler:
             return False
         if time.monotonic() >= self._reclaim_from:
             for reclaimed in self._jobs.reclaim_lapsed(self._settings.max_attempts):
-                _log.warning("worker_lost", job_id=reclaimed.job_id, state=reclaimed.state.value)
+                _log.warning("worker_lost", state=reclaimed.state.value, **reclaimed.named)
         for job_id in self._jobs.expire_overdue():
-            _log.info("job_expired", job_id=job_id)
+            self._tell_expired(job_id)
         self._top_up_tokens()
         self._send_canary()
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._sweep_interval_s
             self._sweep()
         return True
+
+    def _tell_expired(self, job_id: str) -> None:
+        try:
+            _log.info("job_expired", **self._jobs.get(job_id).named)
+        except JobNotFound:
+            _log.info("job_expired", job_id=job_id)  # it was deleted since
 
     def _top_up_tokens(self) -> None:
         queued = self._jobs.queue_length()

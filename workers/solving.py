@@ -257,7 +257,7 @@ class SolveRun:
             self._models.settle(self._request.model.digest, set_up_s)
             self._tally.gauge("kept_bytes", self._models.nbytes)
             self._tally.gauge("kept_models", len(self._models))
-        block.count_products(float(result.info.get("hvps", 0.0)))
+        block.close(float(result.info.get("hvps", 0.0)))
         if self._rates is not None:
             # The block is one solve, told once, with the time that all of its right-hand sides took to read.
             phases = {
@@ -271,6 +271,7 @@ class SolveRun:
         """Ends a job with what went wrong."""
         if member.ending is not None:
             return
+        member.trace.failed(error)
         with member.speaking():
             if is_out_of_memory(error):
                 _log.warning("out_of_memory", error=str(error))

@@ -78,6 +78,13 @@ async def submit(
             examples=["3f0f2c1e-6a2b-4a55-9d9e-0b8e7f1f2b61"],
         ),
     ] = None,
+    traceparent: Annotated[
+        str | None,
+        Header(
+            description="W3C trace context: the job's work goes on this trace. What is none is left alone.",
+            examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+        ),
+    ] = None,
     prefer: Annotated[
         str | None,
         Header(
@@ -90,7 +97,7 @@ async def submit(
     if dry_run:
         return json_answer(await predict_job(services, submission))
     once = once_of(idempotency_key, submission, services.settings.idempotency_s)
-    made = await submit_job(services, submission, once)
+    made = await submit_job(services, submission, once, traceparent)
     headers = {"Location": f"/v1/jobs/{made.job.id}"}
     if made.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -408,7 +408,10 @@ def _deleted(answer: Any) -> Deleted:
 
 
 def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
-    return [Reclaimed(job_id, JobState(state)) for job_id, state in answer[1:]]
+    return [
+        Reclaimed(job_id, JobState(state), int(attempt), request_id or None, trace or None)
+        for job_id, state, attempt, request_id, trace in answer[1:]
+    ]
 
 
 def _chain(answer: Any) -> Chain:

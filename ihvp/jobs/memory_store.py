@@ -412,7 +412,8 @@ class MemoryJobStore(MemoryShelf):
         else:
             self._move(kept, JobState.Queued)
         self._counts.add("lease_losses", cause if counted else "child_killed", kept.job.state.value)
-        return Reclaimed(kept.job.id, kept.job.state)
+        job = kept.job
+        return Reclaimed(job.id, job.state, job.attempt, job.request_id, job.trace)
 
     def _move(self, kept: Kept, state: JobState, **changes: Any) -> JobRecord:
         assert may_follow(kept.job.state, state), (kept.job.state, state)  # noqa: S101 - the model checks itself

@@ -12,7 +12,7 @@ from ihvp.jobs.submission import JobRequest
 from ihvp.methods import TerminationStatus
 from ihvp.tenants import DEFAULT_TENANT
 
-__all__ = ["Certificate", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary"]
+__all__ = ["Certificate", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary", "named"]
 
 
 class _Frozen(BaseModel):
@@ -104,9 +104,25 @@ class JobRecord(_Frozen):
     losses: int = 0
 
     @property
+    def named(self) -> dict[str, Any]:
+        """What names the job and its attempt on a line of a log, with the request and the trace that it came from."""
+        return named(self.id, self.attempt, self.request_id, self.trace)
+
+    @property
     def finished(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL
+
+
+def named(job_id: str, attempt: int, request_id: str | None, trace: str | None) -> dict[str, Any]:
+    """``JobRecord.named`` where there is no record."""
+    found: dict[str, Any] = {"job_id": job_id, "attempt": attempt}
+    if request_id:
+        found["request_id"] = request_id
+    if trace:
+        # Of a W3C traceparent, version-trace-parent-flags, the trace is what all lines of it share.
+        found["trace_id"] = trace.split("-")[1]
+    return found
 
 
 class JobEvent(_Frozen):

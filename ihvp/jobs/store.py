@@ -17,12 +17,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.counts import Measurements, SignOfLife
 from ihvp.jobs.outlook import Origin, Outlook, Place
-from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary, named
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.methods import InversionMethod
@@ -143,10 +143,24 @@ class Standing:
 
 @dataclass(frozen=True)
 class Reclaimed:
-    """What became of a job whose worker was lost."""
+    """What became of a job whose worker was lost.
+
+    Attributes:
+        attempt: The one that was lost.
+        request_id: Of the request that submitted the job.
+        trace: The ``traceparent`` that it goes on.
+    """
 
     job_id: str
     state: JobState
+    attempt: int = field(default=0, compare=False)
+    request_id: str | None = field(default=None, compare=False)
+    trace: str | None = field(default=None, compare=False)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """See ``JobRecord.named``."""
+        return named(self.job_id, self.attempt, self.request_id, self.trace)
 
 
 @dataclass(frozen=True)

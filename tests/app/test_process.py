@@ -32,7 +32,11 @@ PROBE = textwrap.dedent(
                     response = await http.get(path)
                     assert response.status_code in (200, 503), response.text
         roots = sorted({name.partition(".")[0] for name in sys.modules})
-        print(json.dumps({"up": up, "rss": psutil.Process().memory_info().rss, "roots": roots}))
+        # redis-py loads the SDK's metrics by itself as soon as they are installed.
+        tracing = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.instrumentation", "google.")
+        otel = [name for name in sys.modules if name.startswith(tracing)]
+        rss = psutil.Process().memory_info().rss
+        print(json.dumps({"up": up, "rss": rss, "roots": roots, "otel": otel}))
 
     asyncio.run(main())
     """
@@ -57,6 +61,11 @@ def probed(tmp_path_factory: pytest.TempPathFactory, valkey_server: object) -> d
 def test_the_api_process_does_not_load(probed: dict[str, list[str]], module: str) -> None:
     assert "fastapi" in probed["roots"]
     assert module not in probed["roots"]
+
+
+def test_without_a_collector_nothing_of_tracing_is_loaded(probed: dict[str, list[str]]) -> None:
+    assert probed["otel"] == []
+    assert "requests" not in probed["roots"]
 
 
 def test_the_api_process_is_small(probed: dict[str, int]) -> None:

@@ -301,7 +301,8 @@ local function reclaim(job, now, limit, max_attempts, err, cause)
     move(job, 'queued', now, limit)
   end
   count('lease_losses', counted and cause or 'child_killed', job.state)
-  return {job.id, job.state}
+  local from = redis.call('HMGET', job_key(job.id), 'request_id', 'trace')
+  return {job.id, job.state, int(job.attempt), from[1] or '', from[2] or ''}
 end
 
 -- The answer with the job that was made under a key, or nil where none was.

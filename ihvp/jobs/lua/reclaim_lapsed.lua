@@ -1,5 +1,5 @@
 -- Takes back jobs whose lease has run out. ARGV: max attempts, error, most at once, event limit
--- Answers: {'ok', {id, state}, ...}
+-- Answers: {'ok', {id, state, attempt, request_id or '', trace or ''}, ...}
 local now, answer = clock(), {'ok'}
 local lapsed = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', int(now), 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(lapsed) do

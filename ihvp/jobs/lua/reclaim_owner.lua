@@ -1,5 +1,5 @@
 -- Takes back every job of an owner that is dead; whoever comes in its name is trusted again. ARGV: owner, max attempts, error, event limit
--- Answers: {'ok', {id, state}, ...}
+-- Answers: {'ok', {id, state, attempt, request_id or '', trace or ''}, ...}
 local now, answer = clock(), {'ok'}
 -- As many blocks of jobs run as there are workers, so no index by owner is kept.
 for _, id in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
