@@ -1,4 +1,4 @@
-"""What the job store on Valkey or Redis knows of processes: workers that live and hear, who leads, what was counted."""
+"""What the job store on Valkey or Redis knows of processes: workers that live and hear, who leads, and counts."""
 
 from __future__ import annotations
 
