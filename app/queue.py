@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ihvp.messages import CANARY, SOLVE_TASK, transport_options
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CANARY", "SOLVE_TASK", "WorkerWaker"]
 
-SOLVE_TASK: Final = "ihvp.solve"
-CANARY: Final = "canary"
-"""In the place of a job id: a message that is sent to see whether a worker takes it."""
 BROKER_TIMEOUT_S: Final = 1.0
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 # Kombu waits two seconds before it tries a connection again, unless it is told not to.
@@ -90,9 +89,7 @@ class WorkerWaker:
                 task_ignore_result=True,
                 broker_connection_timeout=BROKER_TIMEOUT_S,
                 broker_transport_options={
-                    "socket_timeout": BROKER_TIMEOUT_S,
-                    "socket_connect_timeout": BROKER_TIMEOUT_S,
-                    "retry_on_timeout": False,
+                    **transport_options(BROKER_TIMEOUT_S),
                     **AT_ONCE,
                 },
             )

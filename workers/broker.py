@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+
+from ihvp.messages import CANARY, SOLVE_TASK, transport_options
 
 if TYPE_CHECKING:
     from ihvp.settings import Settings
 
 __all__ = ["CANARY", "SOLVE_TASK", "make_celery", "publish_token", "waiting_tokens"]
-
-SOLVE_TASK: Final = "ihvp.solve"
-CANARY: Final = "canary"
-"""In the place of a job id: a message that is sent to see whether it is taken. It is treated like any other."""
-# Far above the longest solve: the broker hands an unacknowledged message out again after this time, and of all
-# processes on one broker the shortest wins. The job store, not the broker, notices a dead worker.
-VISIBILITY_TIMEOUT_S: Final = 7 * 24 * 3600
-HEALTH_CHECK_S: Final = 10
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -32,14 +26,7 @@ def make_celery(settings: Settings) -> Celery:
         result_serializer="json",
         accept_content=["json"],
         broker_connection_timeout=settings.store_timeout_s,
-        broker_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            "socket_timeout": settings.store_timeout_s,
-            "socket_connect_timeout": settings.store_timeout_s,
-            "socket_keepalive": True,
-            "health_check_interval": HEALTH_CHECK_S,
-            "retry_on_timeout": False,
-        },
+        broker_transport_options=transport_options(settings.store_timeout_s),
         enable_utc=True,
     )
     return app
