@@ -14,7 +14,7 @@ from uuid import uuid4
 from ihvp.blobs.store import BlobInfo
 from ihvp.blobs.totals import FOLDERS, UPLOADS, FolderTotals
 from ihvp.blobs.uploads import FileUploads
-from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, sync_file, sync_folder
+from ihvp.blobs.writing import FileBlobGroup, FileBlobWriter, disk_space, sync_file, sync_folder
 from ihvp.errors import BlobNotFound
 from ihvp.references import parse_digest
 from ihvp.settings import Settings
@@ -158,32 +158,44 @@ class FilesystemBlobStore:
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[tuple[BinaryIO, Path]]:
-        """A file for bytes on their way in, removed at the end if it still has its temporary name."""
+        """A file for bytes on their way in, removed at the end if it still has its temporary name.
+
+        Raises:
+            OutOfSpace: The disk has no room for another file.
+        """
         path = self._unfinished / uuid4().hex
-        with path.open("xb") as file:
-            try:
-                yield file, path
-            finally:
-                path.unlink(missing_ok=True)
+        with disk_space():
+            file = path.open("xb")
+        try:
+            yield file, path
+        finally:
+            # On a full disk closing fails once more, in words of its own; whoever needed the bytes has synced them.
+            with contextlib.suppress(OSError):
+                file.close()
+            path.unlink(missing_ok=True)
 
     def move_in(self, unfinished: Path, digest: str) -> frozenset[Path]:
         """Gives synced bytes their digest's name; a blob that is there already gets a new age.
 
         Returns:
             The folders whose sync makes the name durable; none where the blob was there.
+
+        Raises:
+            OutOfSpace: The disk has no room for its name.
         """
         path = self._path(digest)
         with contextlib.suppress(FileNotFoundError):
             os.utime(path)
             return frozenset()
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError), disk_space():
             path.parent.mkdir()
             self._settled.discard(path.parent)
         size = unfinished.stat().st_size
         with self.totals.change(_number(path.parent)) as count:
             # Two writers of the same bytes: the later rename puts the same content over the earlier one.
             there = path.exists()
-            unfinished.rename(path)
+            with disk_space():
+                unfinished.rename(path)
             count(0 if there else size)
         # Whoever made the folder may not have synced its own name yet.
         return frozenset({path.parent} if path.parent in self._settled else {path.parent, self.root})

@@ -120,7 +120,7 @@ class FileBlobGroup:
         for digest in self._sealed.keys() - faults.keys():
             try:
                 moved[digest] = self._store.move_in(self._sealed[digest][1], digest)
-            except OSError as error:
+            except (OSError, OutOfSpace) as error:
                 faults[digest] = error
         unsynced = _side_by_side(sync_folder, frozenset[Path]().union(*moved.values()))
         for digest, folders in moved.items():
