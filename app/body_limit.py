@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from app.errors import refusal
-from ihvp.errors import BodyTooLarge
+from ihvp.errors import BodyTooLarge, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,8 +46,13 @@ class BodyLimit:
         patient = headers.get("expect", "").lower() == "100-continue"
         seen = 0
 
+        coding = headers.get("content-encoding", "identity").strip().lower()
+
         async def limited() -> Message:
             nonlocal seen
+            if coding != "identity":
+                await drain(receive)
+                raise _coded(coding)
             if size > limit:
                 # A caller that waits for leave to send is answered before it does.
                 if not patient:
@@ -56,7 +61,9 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                await drain(receive)
+                # Behind the last message there is none to wait for but the caller's leaving.
+                if message.get("more_body"):
+                    await drain(receive)
                 raise _refusal(limit, None, blob=blob)
             return message
 
@@ -74,6 +81,17 @@ async def drain(receive: Receive) -> None:
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             return
+
+
+def _coded(coding: str) -> HTTPException:
+    # What is packed small may be as large as it likes once it is unpacked: no bound above would hold.
+    error = UnsupportedMediaType(
+        "Bodies are not unpacked here.",
+        given=f"Content-Encoding: {coding[:50]}",
+        allowed="no Content-Encoding",
+        hint="Send the bytes as they are.",
+    )
+    return refusal(error, {"Accept-Encoding": "identity"})
 
 
 def _refusal(limit: int, size: int | None, *, blob: bool) -> HTTPException:

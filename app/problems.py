@@ -15,7 +15,7 @@ SCHEMA: Final = {"$ref": "#/components/schemas/ProblemDetails"}
 
 # What any route that reads the store, and any route that takes a JSON body, may answer with.
 ANYWHERE: Final[tuple[type[IhvpError], ...]] = (e.ValidationFailed, e.StoreUnavailable, IhvpError)
-WITH_BODY: Final[tuple[type[IhvpError], ...]] = (e.MalformedBody, e.BodyTooLarge)
+WITH_BODY: Final[tuple[type[IhvpError], ...]] = (e.MalformedBody, e.BodyTooLarge, e.UnsupportedMediaType)
 
 
 def problems(*errors: type[IhvpError]) -> Responses:

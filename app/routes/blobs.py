@@ -49,7 +49,9 @@ RANGE_PARAMETERS = {
     responses={
         **documented(201, "Stored.", example=BLOB, headers=LOCATION),
         200: {**documented(200, "It was there already.", example=BLOB, headers=LOCATION)[200], "model": BlobView},
-        **problems(e.InvalidReference, e.DigestMismatch, e.BodyTooLarge, e.OutOfSpace, e.IhvpError),
+        **problems(
+            e.InvalidReference, e.DigestMismatch, e.BodyTooLarge, e.UnsupportedMediaType, e.OutOfSpace, e.IhvpError
+        ),
     },
 )
 async def put(digest: BlobDigestPath, request: Request, services: ServicesDep) -> Any:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import safetensors.numpy
 import uvicorn
 
@@ -22,7 +26,8 @@ from ihvp.jobs.record import Certificate, JobRecord, Progress, ResultSummary
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.methods import TerminationStatus
 from ihvp.results import Provenance, ResultDocument, ResultInfo
-from ihvp.settings import Settings
+from ihvp.settings import Settings, child_environment
+from ihvp.up.embedded_store import free_port
 
 P = 3
 """Parameters of the model that tests register: a linear map of two features, with a bias."""
@@ -49,6 +54,36 @@ def running_api(settings: Settings) -> Iterator[str]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "uvicorn did not stop"
+
+
+@contextmanager
+def api_process(settings: Settings) -> Iterator[tuple[str, psutil.Process]]:
+    """The API as the process that is deployed; yields its URL."""
+    port = free_port()
+    environment = child_environment(
+        redis_url=settings.redis_url, namespace=settings.namespace, data_dir=str(settings.data_dir), log_level="error"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(port), "--no-access-log"],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"{url}/healthz")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        yield url, psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def npy(array: Any) -> bytes:

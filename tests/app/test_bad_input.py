@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -382,6 +384,17 @@ def test_body_too_large(make_service: MakeService) -> None:
     found = problem(service.http.put(f"/v1/blobs/{digest_of(blob)}", content=blob), 413, "body_too_large")
     assert "1000 bytes" in found["allowed"]
     problem(service.http.get(f"/v1/blobs/{digest_of(blob)}"), 404, "blob_not_found")
+
+
+def test_a_body_too_large_that_comes_in_one_piece_is_answered(make_service: MakeService) -> None:
+    """Neither announced nor cut up: its first message is its last."""
+    service = make_service(max_body_bytes=1_000)
+    url = urlsplit(str(service.http.base_url))
+    body = b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n"
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+        connection.sendall(head + body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_digest_mismatch(service: Service) -> None:

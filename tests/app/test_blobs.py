@@ -6,20 +6,16 @@ import base64
 import hashlib
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from ihvp.settings import Settings, child_environment
-from ihvp.up.embedded_store import free_port
-from tests.app.driver import Service, digest_of, problem
+from ihvp.settings import Settings
+from tests.app.driver import Service, api_process, digest_of, problem
 
 MIB = 1024 * 1024
 
@@ -82,31 +78,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service) -> None:
 @pytest.fixture
 def process(valkey: Settings) -> Iterator[tuple[str, psutil.Process]]:
     """The API as the process that is deployed."""
-    port = free_port()
-    environment = child_environment(
-        redis_url=valkey.redis_url, namespace=valkey.namespace, data_dir=str(valkey.data_dir), log_level="error"
-    )
-    server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(port), "--no-access-log"],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"{url}/healthz")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-        yield url, psutil.Process(server.pid)
-    finally:
-        server.terminate()
-        server.wait(20)
+    with api_process(valkey) as found:
+        yield found
 
 
 def test_memory_stays_flat_however_large_the_upload_in_parts(process: tuple[str, psutil.Process]) -> None:

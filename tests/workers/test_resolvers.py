@@ -250,7 +250,7 @@ class TestData:
         self, blobs: BlobStore, example: Example, spec: ModelSpec, tmp_path: Path
     ) -> None:
         data = {
-            "inputs": put_npy(blobs, tmp_path, np.asfortranarray(example.x.numpy())),
+            "inputs": put_npy(blobs, tmp_path, example.x.numpy()),
             "targets": put_npy(blobs, tmp_path, example.y.numpy().astype(np.uint8)),
         }
         loaded = load(blobs, ModelSpec.model_validate({**spec.model_dump(), "data": data}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ihvp.blobs.store import BlobStore
 from ihvp.errors import InvalidTensor
 from ihvp.references import TensorName
+from ihvp.tensors import read_headers
 
 __all__ = ["map_tensor", "map_tensors", "pick_tensor"]
 
@@ -33,6 +35,9 @@ def map_tensors(blobs: BlobStore, digest: str) -> dict[str, Tensor]:
     path = blobs.local_path(digest)
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC_PREFIX))
+        # Before any library makes something of a header: ours is written for callers who lie, and the API has
+        # refused by it what it refuses here.
+        _check_headers(file, digest)
     if start == npy.MAGIC_PREFIX:
         return {"": _map_npy(path, digest)}
     try:
@@ -42,6 +47,15 @@ def map_tensors(blobs: BlobStore, digest: str) -> dict[str, Tensor]:
         raise InvalidTensor(
             "The blob holds no tensors that can be read.", given=f"{digest}: {error}", allowed=_SUFFICIENT
         ) from None
+
+
+def _check_headers(file: BinaryIO, digest: str) -> None:
+    file.seek(0)
+    try:
+        read_headers(file)
+    except InvalidTensor as error:
+        given = digest if error.given is None else f"{digest}: {error.given}"
+        raise InvalidTensor(error.message, given=given, allowed=error.allowed, hint=error.hint) from None
 
 
 def map_tensor(blobs: BlobStore, reference: str, default: str) -> Tensor:
