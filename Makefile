@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test test-gpu chaos load demo run bench clean
+.PHONY: help setup check format test test-gpu chaos soak load demo run bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ test-gpu: setup ## the tests that need a CUDA device; without one none is run, a
 
 chaos: setup ## each fault on a real service, then 300 jobs under random ones; prints counts and the seed, SEED=n repeats it
 	@SEED="$(SEED)" exec $(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" -s
+
+soak: setup ## MINUTES=10 of steady traffic: memory and descriptors of each part, a plot (.bench/soak), a verdict
+	@exec $(BIN)/python -m tests.chaos.soak --minutes "$(or $(MINUTES),10)"
 
 load: setup ## submits, polls and streams a second beside a bare FastAPI on Redis (benchmarks/load/load.md); QUICK=1
 	@exec $(BIN)/python -m benchmarks.load $(if $(QUICK),--quick) $(if $(KEPT),--kept $(KEPT))

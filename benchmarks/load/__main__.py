@@ -6,7 +6,7 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class Extent:
         samples: Jobs of the overhead, and lists of a kind.
         streams: Event streams to hold, step by step.
         kept: Finished jobs in the store, step by step.
+        same_store: Whether they are put beside the jobs of the rates.
     """
 
     seconds: float
@@ -38,10 +39,11 @@ class Extent:
     samples: int
     streams: tuple[int, ...]
     kept: tuple[int, ...]
+    same_store: bool = False
 
 
 FULL: Final = Extent(5.0, 3, 400, (100, 500, 1000, 2000, 4000, 8000), (100, 1_000, 10_000))
-QUICK: Final = Extent(1.0, 1, 15, (20,), (50, 200))
+QUICK: Final = Extent(1.0, 1, 15, (20,), (50, 200), same_store=True)
 
 
 def measure(extent: Extent, folder: Path) -> dict[str, Any]:
@@ -63,9 +65,11 @@ def measure(extent: Extent, folder: Path) -> dict[str, Any]:
         tell("the API process")
         found["api"] = process_figures(service, extent.repeats)
     # A store of its own, so that only the jobs that are put there are kept in it.
-    data_dir, there = folder / "kept", 0
-    with LoadedService(data_dir):
-        tell("a store to fill")
+    if not extent.same_store:
+        data_dir = folder / "kept"
+        with LoadedService(data_dir):
+            tell("a store to fill")
+    there = 0
     for kept in extent.kept:
         tell(f"filling to {kept:,} finished jobs")
         fill(data_dir, kept - there)
@@ -92,7 +96,7 @@ def main() -> int:
         return 2
     extent = QUICK if asked.quick else FULL
     if asked.kept:
-        extent = Extent(extent.seconds, extent.repeats, extent.samples, extent.streams, tuple(asked.kept))
+        extent = replace(extent, kept=tuple(asked.kept))
     # A quick run tells nothing of the service: it must not replace one that does.
     out = asked.out or (Path(".bench/load") if asked.quick else FOLDER)
     with tempfile.TemporaryDirectory(prefix="ihvp-load-", dir=_disk()) as folder:
