@@ -8,6 +8,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.problems import problems
+from app.scopes import SCOPES
+from ihvp import errors as e
+from ihvp.keys.key import Scope
 from ihvp.wire import ProblemDetails
 
 __all__ = ["DESCRIPTION", "TAGS", "install_openapi"]
@@ -17,6 +21,9 @@ Solves (H + λI) x = b, where H is the curvature of a model's training loss at i
 
 1. Upload weights and data as blobs, 2. register a model, 3. submit a job, 4. wait for it, 5. fetch the result.
 Every solution comes with a certificate: the residual that was recomputed after the solve, with the true operator.
+
+A service that needs API keys takes them as `Authorization: Bearer ihvp_…`; one without keys is open to whoever
+reaches it. To the holder of a key, what belongs to another tenant does not exist.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`, and say what was given, what is allowed and
 what to try. Every response has an `X-Request-ID`; send your own to find it in the logs.
@@ -46,6 +53,10 @@ REQUEST_ID_HEADER: Final = {
 }
 
 
+GUARDED: Final = (e.Unauthenticated, e.Forbidden, e.StoreUnavailable)
+"""What the middleware in front of a route may answer with."""
+
+
 def install_openapi(app: FastAPI) -> None:
     """Sets how the application describes itself; made once, when first asked for."""
 
@@ -73,9 +84,36 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components.setdefault("headers", {})["RequestId"] = REQUEST_ID_HEADER
     _, problem = models_json_schema([(ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}")
     components.setdefault("schemas", {}).update(problem["$defs"])
+    components["securitySchemes"] = {
+        "apiKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "ihvp_<id>_<secret>",
+            "description": "Made with `ihvp keys create`. Not needed while the service has no key.",
+        }
+    }
     for path in document["paths"].values():
         for operation in path.values():
+            needed = SCOPES.get(operation["operationId"], Scope.Admin)
+            if needed is not None:
+                # The empty one says that a key is optional: a service without keys asks for none.
+                operation["security"] = [{"apiKey": []}, {}]
+                operation["description"] = f"{operation['description']}\n\nScope: `{needed.value}`."
+                for status, response in problems(*GUARDED).items():
+                    _merge(operation["responses"].setdefault(str(status), {}), response)
             operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
             for response in operation["responses"].values():
                 response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
     return document
+
+
+def _merge(response: dict[str, Any], further: dict[str, Any]) -> None:
+    """Adds what a middleware may answer to what the route itself may answer with the same status."""
+    for name, part in further.items():
+        if name == "description":
+            known = response.get(name)
+            response[name] = part if not known or known == part else f"{known}; {part}" if part not in known else known
+        elif isinstance(part, dict):
+            _merge(response.setdefault(name, {}), part)
+        else:
+            response.setdefault(name, part)

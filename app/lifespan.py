@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
 
+from app.authentication import Authenticator
 from app.events import EventHub
 from app.expected_cost import ExpectedCost
 from app.job_bodies import JobBodies
@@ -18,6 +19,7 @@ from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.costs.redis_store import AsyncRedisCostStore
 from ihvp.holdings.redis_store import AsyncRedisHoldings
 from ihvp.jobs.redis_store import AsyncRedisJobStore
+from ihvp.keys.redis_store import AsyncRedisKeyStore
 from ihvp.models.redis_store import AsyncRedisModelStore
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(costs.close)
         holdings = AsyncRedisHoldings.from_settings(hasty)
         stack.push_async_callback(holdings.close)
+        keys = AsyncRedisKeyStore.from_settings(hasty)
+        stack.push_async_callback(keys.close)
+        app.state.authenticator = Authenticator(keys)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)

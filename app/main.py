@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from app.body_limit import BodyLimit
 from app.documentation import DESCRIPTION, TAGS, install_openapi
 from app.errors import install_error_handlers
+from app.guard import Guard
 from app.lifespan import lifespan
 from app.logs import configure_logs
 from app.metrics import Metrics
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The last one added is the outermost: a body refused still has its id and its log line.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(TusProtocol)
+    app.add_middleware(Guard, routes=app.state.api_routes)
     app.add_middleware(RequestContext, metrics=metrics)
     app.state.tracing = start_tracing(settings, "ihvp-api")
     if app.state.tracing is not None:

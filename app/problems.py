@@ -34,6 +34,8 @@ def problems(*errors: type[IhvpError]) -> Responses:
         }
         if error is e.RangeNotSatisfiable:
             entry["headers"]["Content-Range"] = _header("The size of the whole.", "bytes */104712")
+        if status == 401:
+            entry["headers"]["WWW-Authenticate"] = _header("How to authenticate.", 'Bearer realm="ihvp"')
         if error.retry_after_s is not None:
             entry["headers"]["Retry-After"] = _header("Seconds after which to try again.", "1")
     return found

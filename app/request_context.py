@@ -85,8 +85,13 @@ class RequestContext:
 
 
 def _about(scope: Scope) -> dict[str, str]:
-    """What the request was about, and the code of the error that it was answered with."""
-    known = {"code": PROBLEM.get(), "job_id": JOB.get() or scope.get("path_params", {}).get("job_id")}
+    """Whose the request was and what it was about, and the code of the error that it was answered with."""
+    known = {
+        "code": PROBLEM.get(),
+        "job_id": JOB.get() or scope.get("path_params", {}).get("job_id"),
+        "tenant": scope.get("tenant"),
+        "key": scope.get("key_id"),
+    }
     return {name: value for name, value in known.items() if value is not None}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ihvp.errors import SetupError
@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API binds; 0 picks a free one.")
     url: str = Field("http://127.0.0.1:8000", description="Where the CLI and the client find the API.")
+    api_key: SecretStr | None = Field(
+        None, description="API key that the CLI and the client send; needed once one was made."
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://.+",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ihvp.client import SolveResult
     from ihvp.doctor import Finding
     from ihvp.jobs.record import Certificate
+    from ihvp.keys.key import KeyRecord
     from ihvp.wire import Influence, JobView, MethodView, ModelView, PredictionView
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "influence_table",
     "job_details",
     "job_table",
+    "key_table",
     "method_details",
     "method_table",
     "model_details",
@@ -45,8 +47,10 @@ __all__ = [
 # In a pipe there is no screen to fit, and a cut id is of no use.
 PIPE_WIDTH: Final = 200
 INLINE_NUMBERS: Final = 100_000
-GOOD: Final = frozenset({"succeeded", "converged", "absolute_tolerance", "yes", "ok"})
-BAD: Final = frozenset({"failed", "non_finite", "breakdown", "negative_curvature", "no", "fault"})
+GOOD: Final = frozenset({"active", "succeeded", "converged", "absolute_tolerance", "yes", "ok"})
+BAD: Final = frozenset(
+    {"revoked", "expired", "failed", "non_finite", "breakdown", "negative_curvature", "no", "fault"}
+)
 
 
 def show(*parts: RenderableType) -> None:
@@ -136,6 +140,23 @@ def finding_table(findings: Iterable[Finding]) -> Table:
     table = _table("", "health", "found", "what mends it")
     for finding in findings:
         table.add_row(finding.subject, _coloured(finding.health.value), finding.found, finding.mend or "")
+    return table
+
+
+def key_table(keys: Iterable[KeyRecord]) -> Table:
+    """One line an API key."""
+    table = _table("key", "name", "tenant", "scope", "state", "created", "expires", "last used")
+    for key in keys:
+        table.add_row(
+            key.id,
+            key.name,
+            key.tenant,
+            key.scope.value,
+            _coloured(key.state.value),
+            _moment(key.created_at),
+            _moment(key.expires_at),
+            _moment(key.used_at),
+        )
     return table
 
 

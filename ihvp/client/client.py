@@ -41,6 +41,7 @@ class Client:
         url: The service's address; by default ``IHVP_URL``.
         timeout: Longest silence of the service, in seconds, before a request fails.
         retry_s: How long requests that are safe to repeat are repeated while the service is away.
+        api_key: Sent with each request; by default ``IHVP_API_KEY``.
         transport: Replaces the network, for tests.
 
     Every method may raise ``ServiceUnreachable``, and what the service refuses as the error of its code.
@@ -52,10 +53,18 @@ class Client:
         *,
         timeout: float = 30.0,
         retry_s: float = 15.0,
+        api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry_s = retry_s
-        self._link = Connection(url or get_settings().url, timeout_s=timeout, retry_s=retry_s, transport=transport)
+        known = get_settings().api_key
+        self._link = Connection(
+            url or get_settings().url,
+            timeout_s=timeout,
+            retry_s=retry_s,
+            api_key=api_key or (known.get_secret_value() if known else None),
+            transport=transport,
+        )
         self._arguments = Arguments(self.put_blob)
 
     @property

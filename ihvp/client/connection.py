@@ -47,17 +47,25 @@ class Connection:
         url: The service's address.
         timeout_s: Longest silence while an answer is read.
         retry_s: Time after which a request is not repeated any more.
+        api_key: Sent with each request.
         transport: Replaces the network, for tests.
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float, retry_s: float, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        retry_s: float,
+        api_key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._answered = False
-        self._http = httpx.Client(base_url=self.url, timeout=self._timeout(), transport=transport)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=self.url, timeout=self._timeout(), headers=headers, transport=transport)
 
     def send(
         self,

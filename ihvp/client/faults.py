@@ -18,6 +18,8 @@ __all__ = ["error_from_response", "raise_unless_succeeded"]
 # For answers that are not ours: a proxy's error page, or a code that this version does not know.
 _BY_STATUS: Final[dict[int, type[IhvpError]]] = {
     400: e.InvalidInput,
+    401: e.Unauthenticated,
+    403: e.Forbidden,
     404: e.NotFound,
     409: e.Conflict,
     410: e.Gone,

@@ -41,6 +41,7 @@
     │   ├── JobNotFound                job_not_found
     │   ├── ModelNotFound              model_not_found
     │   ├── BlobNotFound               blob_not_found
+    │   ├── KeyNotFound                key_not_found
     │   └── UploadNotFound             upload_not_found
     ├── Conflict                       conflict
     │   ├── JobNotFinished             job_not_finished

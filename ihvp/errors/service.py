@@ -16,6 +16,7 @@ __all__ = [
     "JobFailed",
     "JobNotFinished",
     "JobNotFound",
+    "KeyNotFound",
     "MethodNotAllowed",
     "ModelNotFound",
     "NoInfluence",
@@ -69,6 +70,12 @@ class BlobNotFound(NotFound):
     """No blob has this digest."""
 
     code = "blob_not_found"
+
+
+class KeyNotFound(NotFound):
+    """No API key has this id."""
+
+    code = "key_not_found"
 
 
 class Conflict(IhvpError):

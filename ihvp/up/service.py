@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
@@ -12,9 +13,11 @@ from typing import Final
 
 import ihvp
 from ihvp.errors import SetupError
+from ihvp.settings import get_settings
 from ihvp.up.exclusive import listening_socket, locked_data_dir
 from ihvp.up.parts import UpOptions, service_parts
 from ihvp.up.probe import ask
+from ihvp.up.store_at_hand import needs_a_key
 from ihvp.up.supervisor import Supervisor
 
 __all__ = ["run_service"]
@@ -42,7 +45,7 @@ def run_service(options: UpOptions, tell: Line, warn: Line) -> None:
         port = int(listener.getsockname()[1])
         url = f"http://{_bracketed(options.host)}:{port}"
         if not _is_loopback(options.host):
-            warn(f"warning: {options.host} is reachable from other machines, and callers need no key to use it.")
+            _check_keys(options.host, data_dir)
         parts = service_parts(replace(options, data_dir=data_dir, port=port), root, listener.fileno())
 
         def announce() -> None:
@@ -72,6 +75,17 @@ def _checkout() -> Path:
             hint="Run 'make setup', or: pip install -e '.[api,worker,embedded]'.",
         )
     return root
+
+
+def _check_keys(host: str, data_dir: Path) -> None:
+    """Whoever reaches a service without keys may use it, so only this machine may reach one."""
+    if not needs_a_key(get_settings(), data_dir):
+        raise SetupError(
+            "Other machines reach this address, and callers would need no key.",
+            given=f"--host {host}",
+            allowed="127.0.0.1, or any address once there is a key",
+            hint=f"Make one first: ihvp keys create NAME --scope admin --data-dir {shlex.quote(str(data_dir))}",
+        )
 
 
 def _answers_ready(host: str, port: int) -> bool:

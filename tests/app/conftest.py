@@ -20,7 +20,7 @@ MakeService = Callable[..., Service]
 
 
 @contextmanager
-def _service(settings: Settings) -> Iterator[Service]:
+def running_service(settings: Settings) -> Iterator[Service]:
     with (
         running_api(settings) as url,
         httpx.Client(base_url=url, timeout=20) as http,
@@ -38,7 +38,7 @@ def service(valkey_server: EmbeddedStore, tmp_path_factory: pytest.TempPathFacto
         data_dir=tmp_path_factory.mktemp("data"),
         log_level="error",
     )
-    with _service(settings) as running:
+    with running_service(settings) as running:
         yield running
 
 
@@ -49,6 +49,6 @@ def make_service(valkey: Settings) -> Iterator[MakeService]:
 
         def make(**changes: Any) -> Service:
             settings = valkey.model_copy(update={"log_level": "error", **changes})
-            return stack.enter_context(_service(settings))
+            return stack.enter_context(running_service(settings))
 
         yield make

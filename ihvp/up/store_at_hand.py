@@ -1,0 +1,93 @@
+"""The store of a data directory, whether ``ihvp up`` runs on it now or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ihvp.errors import SetupError
+from ihvp.keys.redis_store import RedisKeyStore
+from ihvp.settings import Settings
+from ihvp.up.embedded_store import EmbeddedStore
+from ihvp.up.exclusive import locked_data_dir
+
+__all__ = ["embedded_keys", "keys_at_hand", "needs_a_key"]
+
+
+@contextmanager
+def keys_at_hand(settings: Settings) -> Iterator[RedisKeyStore]:
+    """The keys of the store that the settings name; its own password opens it, so no key is needed.
+
+    With ``IHVP_REDIS_URL`` that is the store there. Without, it is the embedded one of the data directory: what
+    ``ihvp up`` runs, or, where nothing runs, one that is started for as long as this lasts.
+
+    Raises:
+        SetupError: The embedded store cannot be started, or its server is not to be found.
+        StoreUnavailable: It does not answer.
+    """
+    if "redis_url" in settings.model_fields_set:
+        with _keys(settings) as keys:
+            yield keys
+        return
+    data_dir = settings.data_dir.absolute()
+    try:
+        lock = locked_data_dir(data_dir)
+        lock.__enter__()
+    except SetupError:
+        running = EmbeddedStore(data_dir, port=_port_in_use(data_dir))
+        with _keys(settings.model_copy(update={"redis_url": running.url})) as keys:
+            yield keys
+        return
+    try:
+        with embedded_keys(settings, EmbeddedStore(data_dir)) as keys:
+            yield keys
+    finally:
+        lock.__exit__(None, None, None)
+
+
+@contextmanager
+def embedded_keys(settings: Settings, store: EmbeddedStore) -> Iterator[RedisKeyStore]:
+    """The keys of an embedded store that does not run: it does for as long as this lasts."""
+    store.start()
+    try:
+        with _keys(settings.model_copy(update={"redis_url": store.url})) as keys:
+            yield keys
+    finally:
+        store.stop()
+
+
+def needs_a_key(settings: Settings, data_dir: Path) -> bool:
+    """Whether callers of a service that starts now would need a key; the data directory is to be locked already."""
+    if "redis_url" in settings.model_fields_set:
+        with _keys(settings) as keys:
+            return keys.look("").guarded
+    if not (data_dir / "store").is_dir():
+        return False
+    with embedded_keys(settings, EmbeddedStore(data_dir)) as keys:
+        return keys.look("").guarded
+
+
+@contextmanager
+def _keys(settings: Settings) -> Iterator[RedisKeyStore]:
+    keys = RedisKeyStore.from_settings(settings)
+    try:
+        yield keys
+    finally:
+        keys.close()
+
+
+def _port_in_use(data_dir: Path) -> int:
+    path = data_dir / "store" / "server.conf"
+    try:
+        found = re.search(r"^port (\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is None:
+        raise SetupError(
+            "The service on this data directory has no store of its own here.",
+            given=str(data_dir),
+            hint="Set IHVP_REDIS_URL to the store that it uses.",
+        )
+    return int(found[1])
