@@ -89,7 +89,7 @@ def _about(scope: Scope) -> dict[str, str]:
     known = {
         "code": PROBLEM.get(),
         "job_id": JOB.get() or scope.get("path_params", {}).get("job_id"),
-        "tenant": scope.get("tenant"),
+        "tenant": scope.get("tenant") if scope.get("key_id") else None,
         "key": scope.get("key_id"),
     }
     return {name: value for name, value in known.items() if value is not None}

@@ -41,7 +41,7 @@ def create(
 
     With the first key, the service answers nobody without one, from two seconds later on.
 
-    Example: [cyan]export IHVP_API_KEY=$(ihvp keys create dashboard --scope read --tenant acme)[/cyan]
+    Example: [cyan]ihvp keys create dashboard --scope read --tenant acme --days 90[/cyan]
     """
     from ihvp.cli.tables import print_json
     from ihvp.errors import InvalidInput

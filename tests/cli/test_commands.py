@@ -15,7 +15,7 @@ from ihvp.settings import child_environment
 from ihvp.up.embedded_store import free_port
 
 COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "models", "methods", "blobs put", "doctor"]
-COMMANDS += ["models register", "models show"]
+COMMANDS += ["models register", "models show", "keys create", "keys list", "keys revoke"]
 
 
 def ihvp(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
