@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ihvp.costs.prediction import predict
@@ -22,6 +24,23 @@ FRESH_S: Final = 60.0
 MOST_KEPT: Final = 256
 
 
+@dataclass
+class _Kept:
+    """What was read of a model, and what was worked out of it: a prediction costs more than all else of a submit."""
+
+    at: float
+    known: Known
+    worked_out: dict[Hashable, float] = field(default_factory=dict)
+
+    def seconds(self, workload: Workload, task: Task) -> float:
+        key = (workload, task.method, json.dumps(task.options, sort_keys=True, default=str))
+        if key not in self.worked_out:
+            if len(self.worked_out) >= MOST_KEPT:
+                self.worked_out.clear()
+            self.worked_out[key] = predict(workload, task, self.known).seconds
+        return self.worked_out[key]
+
+
 class ExpectedCost:
     """Predicts from what solves have cost, read again when it is some time old.
 
@@ -33,7 +52,7 @@ class ExpectedCost:
     def __init__(self, store: AsyncRedisCostStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._kept: OrderedDict[tuple[str, Curvature], tuple[float, Known]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Curvature], _Kept] = OrderedDict()
 
     async def read(self, workload: Workload) -> Known:
         """What tells about a model now.
@@ -43,7 +62,7 @@ class ExpectedCost:
         """
         key = (workload.model, workload.curvature)
         known = await self._store.known(*key)
-        self._kept[key] = (self._clock(), known)
+        self._kept[key] = _Kept(self._clock(), known)
         self._kept.move_to_end(key)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
@@ -51,10 +70,12 @@ class ExpectedCost:
 
     async def seconds(self, workload: Workload, task: Task) -> float | None:
         """Seconds of a solve on a worker that has the model loaded; None where what it rests on cannot be read."""
-        at, known = self._kept.get((workload.model, workload.curvature), (0.0, None))
-        if known is None or self._clock() - at > FRESH_S:
+        key = (workload.model, workload.curvature)
+        kept = self._kept.get(key)
+        if kept is None or self._clock() - kept.at > FRESH_S:
             try:
-                known = await self.read(workload)
+                await self.read(workload)
             except IhvpError:
                 return None  # a job is worth more than a guess of its time
-        return predict(workload, task, known).seconds
+            kept = self._kept[key]
+        return kept.seconds(workload, task)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.metrics import Metrics
@@ -79,6 +80,18 @@ def test_the_alerts_and_questions_name_metrics_that_exist(used: Service) -> None
     known = {name for metric in shown(used) for name in (metric, f"{metric}_bucket")}
     assert names
     assert names <= known
+
+
+def test_the_alerts_are_rules_that_prometheus_reads() -> None:
+    """Their form; Prometheus itself is not here to read them."""
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)]
+    (rules,) = [group["rules"] for block in blocks for group in block.get("groups", [])]
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 8
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "annotations", "labels"}
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+        assert re.fullmatch(r"[0-9]+[smh]", rule.get("for", "1m"))
 
 
 def test_a_scrape_tells_what_became_of_the_jobs(used: Service) -> None:

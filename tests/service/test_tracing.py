@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -123,6 +124,9 @@ def test_a_job_is_one_trace_from_the_request_to_its_end(traced: Traced, tmp_path
     assert not any("job_0" in span.name for span in traced.collector.spans)
     # The lines that were logged about the job lead to the trace and to the request.
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    password = urlsplit(traced.settings.redis_url).password
+    assert password
+    assert password not in log.read_text() + traced.log.getvalue()
     mine = [line for line in lines if line.get("job_id") == job_id]
     assert {line["event"] for line in mine} >= {"job_claimed", "job_done"}
     assert {(line["request_id"], line["trace_id"], line["attempt"]) for line in mine} == {("req-77", TRACE, 1)}
