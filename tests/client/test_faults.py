@@ -68,7 +68,7 @@ def test_a_page_that_is_not_ours_becomes_the_nearest_error(status: int, kind: ty
 
 
 def test_a_code_from_a_newer_service_falls_back_to_its_status() -> None:
-    problem = {"code": "quota_exceeded", "detail": "Too many jobs."}
+    problem = {"code": "not_known_yet", "detail": "Too many jobs."}
     response = httpx.Response(429, json=problem, headers={"content-type": "application/problem+json"}, request=REQUEST)
     received = error_from_response(response)
     assert type(received) is TooManyRequests
