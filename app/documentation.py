@@ -53,7 +53,7 @@ REQUEST_ID_HEADER: Final = {
 }
 
 
-GUARDED: Final = (e.Unauthenticated, e.Forbidden, e.StoreUnavailable)
+GUARDED: Final = (e.Unauthenticated, e.Forbidden, e.RateLimited, e.StoreUnavailable)
 """What the middleware in front of a route may answer with."""
 
 

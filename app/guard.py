@@ -1,7 +1,8 @@
-"""Nothing is read or done for a caller before it is known who it is, and that it may."""
+"""Nothing is read or done for a caller before it is known who it is, that it may, and that it is not too often."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -9,22 +10,23 @@ from starlette.datastructures import Headers
 from app.body_limit import drain
 from app.errors import problem_response
 from app.scopes import needed_scope
-from ihvp.errors import Forbidden, IhvpError, Unauthenticated
+from ihvp.errors import Forbidden, IhvpError, RateLimited, Unauthenticated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fastapi.routing import APIRoute
-    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as AsgiScope
 
     from app.authentication import Authenticator
+    from app.limits import RequestLimits
 
 __all__ = ["Guard"]
 
 
 class Guard:
-    """ASGI middleware: 401 and 403, before any of the body is read; notes the request's tenant.
+    """ASGI middleware: 401, 403 and 429, before any of the body is read; notes the request's tenant.
 
     Args:
         app: What it wraps.
@@ -40,20 +42,28 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        try:
-            await self._admit(scope)
-        except IhvpError as error:
-            headers = {"WWW-Authenticate": 'Bearer realm="ihvp"'} if isinstance(error, Unauthenticated) else None
-            if Headers(scope=scope).get("expect", "").lower() != "100-continue":
-                await drain(receive)
-            await problem_response(error, headers=headers)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        with ExitStack() as held:
+            try:
+                told = await self._admit(scope, held)
+            except IhvpError as error:
+                await self._refuse(error, scope, receive, send)
+                return
+            await self.app(scope, receive, _telling(send, told) if told else send)
 
-    async def _admit(self, scope: AsgiScope) -> None:
+    async def _refuse(self, error: IhvpError, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        limits: RequestLimits = scope["app"].state.limits
+        headers = await limits.headers(scope["tenant"]) if isinstance(error, RateLimited) else {}
+        if isinstance(error, Unauthenticated):
+            headers["WWW-Authenticate"] = 'Bearer realm="ihvp"'
+        if Headers(scope=scope).get("expect", "").lower() != "100-continue":
+            await drain(receive)
+        await problem_response(error, headers=headers)(scope, receive, send)
+
+    async def _admit(self, scope: AsgiScope, held: ExitStack) -> dict[str, str]:
+        """Lets a request in, and gives the headers that tell of its tenant's limit."""
         needed = needed_scope(self.routes, scope)
         if needed is None:
-            return
+            return {}
         authenticator: Authenticator = scope["app"].state.authenticator
         caller = await authenticator.caller(Headers(scope=scope).get("authorization"))
         scope["tenant"], scope["key_id"] = caller.tenant, caller.key_id
@@ -64,3 +74,27 @@ class Guard:
                 allowed=f"scope {needed.value}",
                 hint="Scopes are read, submit, admin; each allows what those before it do.",
             )
+        limits: RequestLimits = scope["app"].state.limits
+        told = await limits.take(caller.tenant)
+        if _is_held(scope):
+            held.enter_context(limits.holding(caller.tenant))
+        return told
+
+
+def _is_held(scope: AsgiScope) -> bool:
+    """Whether the answer may wait for a job."""
+    if scope["method"] == "GET":
+        return scope["path"].endswith("/events") or b"wait=" in scope["query_string"]
+    return scope["method"] == "POST" and "wait" in Headers(scope=scope).get("prefer", "")
+
+
+def _telling(send: Send, told: Mapping[str, str]) -> Send:
+    """Adds headers to the answer."""
+    further = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *further]
+        await send(message)
+
+    return send_with_headers

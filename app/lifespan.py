@@ -12,6 +12,7 @@ from app.authentication import Authenticator
 from app.events import EventHub
 from app.expected_cost import ExpectedCost
 from app.job_bodies import JobBodies
+from app.limits import HourlyNumbers, RequestLimits
 from app.queue import WorkerWaker
 from app.readiness import ReadinessCheck
 from app.services import Services
@@ -54,6 +55,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keys = AsyncRedisKeyStore.from_settings(hasty)
         stack.push_async_callback(keys.close)
         app.state.authenticator = Authenticator(keys)
+        app.state.limits = RequestLimits(settings)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)
@@ -73,5 +75,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             readiness=ReadinessCheck(settings, jobs, waker),
             hub=hub,
             metrics=app.state.metrics,
+            numbers=HourlyNumbers(hasty),
         )
         yield

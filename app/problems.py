@@ -36,6 +36,9 @@ def problems(*errors: type[IhvpError]) -> Responses:
             entry["headers"]["Content-Range"] = _header("The size of the whole.", "bytes */104712")
         if status == 401:
             entry["headers"]["WWW-Authenticate"] = _header("How to authenticate.", 'Bearer realm="ihvp"')
+        if error is e.RateLimited:
+            entry["headers"]["RateLimit-Policy"] = _header("The limit, where one is set.", '"requests";q=100;w=1')
+            entry["headers"]["RateLimit"] = _header("What is left of it.", '"requests";r=0;t=1')
         if error.retry_after_s is not None:
             entry["headers"]["Retry-After"] = _header("Seconds after which to try again.", "1")
     return found

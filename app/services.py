@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from ihvp.tenants import DEFAULT_TENANT
+
 if TYPE_CHECKING:
     from app.events import EventHub
     from app.expected_cost import ExpectedCost
     from app.job_bodies import JobBodies
+    from app.limits import HourlyNumbers
     from app.metrics import Metrics
     from app.queue import WorkerWaker
     from app.readiness import ReadinessCheck
@@ -46,6 +49,8 @@ class Services:
     readiness: ReadinessCheck
     hub: EventHub
     metrics: Metrics
+    numbers: HourlyNumbers
+    tenant: str = DEFAULT_TENANT
     views: dict[str, Services] = field(default_factory=dict)
     """Those of the tenants of late."""
 
@@ -55,9 +60,10 @@ class Services:
         if view is None:
             if len(self.views) >= TENANTS_KEPT:
                 self.views.clear()
-            jobs = self.jobs.of(tenant)
+            jobs = self.jobs.of(tenant, self.settings.tenant_queue)
             view = replace(
                 self,
+                tenant=tenant,
                 jobs=jobs,
                 bodies=self.bodies.of(jobs),
                 models=self.models.of(tenant),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import structlog
 from ulid import ULID
 
 from app.held_blobs import HeldBlobs, held_blobs
+from app.limits import check_room
 from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
 from app.request_id import JOB, current_request_id
@@ -89,6 +91,7 @@ async def submit_job(
         InvalidInput: What does not fit, each fault with its own code.
         IdempotencyMismatch: The key was used for another request.
         QueueFull: Too many jobs wait.
+        QuotaExceeded: The tenant has had what it may have.
         StoreUnavailable: The job could not be stored.
     """
     # Before any check: what was accepted once is not refused because a blob or a model has gone since.
@@ -97,6 +100,8 @@ async def submit_job(
         JOB.set(made.id)
         return Submitted(made, await _place(services, made), replayed=True)
     checked = await check_job(services, submission, store_rhs=True)
+    await check_room(services, checked.brings.size if checked.brings else 0)
+    await services.numbers.take(services.tenant, math.prod(checked.request.rhs.shape))
     origin = Origin(
         request_id=current_request_id(),
         trace=current_traceparent() or valid_traceparent(trace),

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from app.byte_ranges import ByteSource
 from app.held_blobs import held_blobs
+from app.limits import check_room, room_for
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -30,8 +31,12 @@ async def receive_blob(services: Services, digest: str, chunks: AsyncIterator[by
     Raises:
         DigestMismatch: The bytes hash to another digest; nothing is stored.
         OutOfSpace: The store is full.
+        QuotaExceeded: The tenant has no room for it.
     """
     run = anyio.to_thread.run_sync
+    most = services.settings.tenant_bytes
+    room = None if most is None else await room_for(services, digest, most)
+    size = 0
     context = services.blobs.writer()
     writer = await run(context.__enter__)
     try:
@@ -39,13 +44,17 @@ async def receive_blob(services: Services, digest: str, chunks: AsyncIterator[by
         pending = bytearray()
         async for chunk in chunks:
             pending += chunk
+            size += len(chunk)
+            if room is not None and size > room:
+                # No need to see the rest: nothing of it is kept.
+                await check_room(services, size)
             if len(pending) >= WRITE_BYTES:
                 await run(writer.write, bytes(pending))
                 pending.clear()
         if pending:
             await run(writer.write, bytes(pending))
         info = await run(partial(writer.commit, expected=digest))
-        return replace(info, created=await services.holdings.add(digest, info.size))
+        return replace(info, created=await services.holdings.add(digest, info.size, most=most))
     finally:
         # Also when the caller is gone and this task is cancelled: the temporary file has to go.
         with anyio.CancelScope(shield=True):

@@ -102,6 +102,19 @@ class Settings(BaseSettings):
     max_inline_elements: Count = Field(100_000, description="Most numbers of x sent inline in a JSON result.")
     max_rhs_columns: Count = Field(1024, description="Most right-hand sides of one job.")
     max_queue: Count = Field(100_000, description="Jobs that may wait; a submission past them is answered with 429.")
+    tenant_rate: Count | None = Field(
+        None, description="Requests a second of one tenant, counted by each API process; past them it is 429."
+    )
+    tenant_held: Count = Field(
+        10_000, description="Long polls and event streams of one tenant that an API process holds at a time."
+    )
+    tenant_queue: Count | None = Field(None, description="Jobs of one tenant that may wait.")
+    tenant_bytes: Bytes | None = Field(
+        None, description="Bytes of blobs that one tenant may hold; past them it uploads and submits nothing."
+    )
+    tenant_rhs_numbers: Count | None = Field(
+        None, description="Numbers of right-hand sides (k times p) that one tenant may submit in an hour."
+    )
     idempotency_s: Seconds = Field(
         24 * 3600.0, description="How long an Idempotency-Key is remembered, and answers with the job it made."
     )

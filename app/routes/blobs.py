@@ -50,7 +50,13 @@ RANGE_PARAMETERS = {
         **documented(201, "Stored.", example=BLOB, headers=LOCATION),
         200: {**documented(200, "It was there already.", example=BLOB, headers=LOCATION)[200], "model": BlobView},
         **problems(
-            e.InvalidReference, e.DigestMismatch, e.BodyTooLarge, e.UnsupportedMediaType, e.OutOfSpace, e.IhvpError
+            e.InvalidReference,
+            e.DigestMismatch,
+            e.BodyTooLarge,
+            e.UnsupportedMediaType,
+            e.OutOfSpace,
+            e.QuotaExceeded,
+            e.IhvpError,
         ),
     },
 )

@@ -61,7 +61,7 @@ REFUSALS = (
             )[200],
             "model": JobView | PredictionView,
         },
-        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace, e.QueueFull, e.JobNotFound),
+        **problems(*ANYWHERE, *WITH_BODY, *REFUSALS, e.OutOfSpace, e.QueueFull, e.QuotaExceeded, e.JobNotFound),
     },
 )
 async def submit(

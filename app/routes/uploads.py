@@ -14,6 +14,7 @@ from starlette.responses import Response
 from app.answers import documented
 from app.body_limit import DRAINED_BYTES
 from app.dependencies import ServicesDep
+from app.limits import check_room
 from app.problems import problems
 from app.tus import EXTENSIONS, PART_TYPE, VERSION, digest_in, http_date, parse_checksum
 from app.uploading import hold_upload, receive_part
@@ -129,7 +130,7 @@ async def describe(services: ServicesDep) -> Response:
             "Started. With a body, its bytes are the first part.",
             headers={**OFFSET, **EXPIRES, "Location": _header("Where the parts go.", f"/v1/uploads/{EXAMPLE_ID}")},
         ),
-        **problems(*EVERYWHERE, *WRITING, e.InvalidHeader, e.InvalidReference, e.TooManyUploads),
+        **problems(*EVERYWHERE, *WRITING, e.InvalidHeader, e.InvalidReference, e.TooManyUploads, e.QuotaExceeded),
     },
 )
 async def create(
@@ -243,6 +244,9 @@ async def _start(services: ServicesDep, length: int, metadata: str) -> Upload:
             allowed=f"{settings.max_blob_bytes} bytes",
             hint="The operator sets IHVP_MAX_BLOB_BYTES.",
         )
+
+    if not await services.holdings.held([digest]):
+        await check_room(services, length)
 
     def make() -> Upload:
         return services.uploads.create(

@@ -47,19 +47,21 @@ class JobCalls:
     Args:
         settings: Has the namespace and the number of events kept.
         tenant: Whose jobs they see and make; None: they see all, and make the default tenant's.
+        most_queued: How many of the tenant's jobs may wait.
     """
 
-    def __init__(self, settings: Settings, tenant: str | None = None) -> None:
+    def __init__(self, settings: Settings, tenant: str | None = None, most_queued: int | None = None) -> None:
         self._settings = settings
         self._tenant = tenant or DEFAULT_TENANT
         self._sees = tenant or ""
+        self._most_own = most_queued or 0
         self._prefix = f"{{{settings.namespace}}}"
         self._event_limit = settings.event_limit
         self._silent = _microseconds(settings.worker_alive_s)
 
-    def of(self, tenant: str) -> JobCalls:
+    def of(self, tenant: str, most_queued: int | None) -> JobCalls:
         """The calls of one tenant."""
-        return JobCalls(self._settings, tenant)
+        return JobCalls(self._settings, tenant, most_queued)
 
     @property
     def channel(self) -> str:
@@ -93,6 +95,7 @@ class JobCalls:
             write_origin(origin),
             self._silent,
             self._tenant,
+            self._most_own,
         )
         return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
@@ -314,6 +317,8 @@ def _outcome(parse: Callable[[Any], T], job_id: str, attempt: int = 0, most: int
             raise rules.other_request(rest[0])
         if kind == "queue_full":
             raise rules.queue_full(int(rest[0]), most, int(rest[1]))
+        if kind == "own_full":
+            raise rules.own_queue_full(int(rest[0]), int(rest[1]))
         if kind == "exists":
             raise rules.job_exists(job_id)
         if kind == "stale":

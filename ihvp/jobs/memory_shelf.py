@@ -27,6 +27,7 @@ class MemoryShelf(MemoryPresence):
         super().__init__(clock)
         self._jobs: dict[str, Kept] = {}
         self._tenant: str | None = None
+        self._most_own: int | None = None
 
     @atomic
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:
@@ -70,6 +71,17 @@ class MemoryShelf(MemoryPresence):
     def _sees(self, job_id: str) -> bool:
         kept = self._jobs.get(job_id)
         return kept is not None and self._tenant in {None, kept.job.tenant}
+
+    def _check_room(self, most_queued: int | None) -> None:
+        """Whether one more job may wait, of all and of the tenant's own."""
+        queue = self._queue()
+        if most_queued and len(queue) >= most_queued:
+            since = self._clock() - timedelta(seconds=rules.RATE_WINDOW_S)
+            solved = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at >= since]
+            raise rules.queue_full(len(queue), most_queued, len(solved))
+        own = sum(kept.job.tenant == self._owner for kept in queue)
+        if self._most_own and own >= self._most_own:
+            raise rules.own_queue_full(own, self._most_own)
 
     def _in_state(self, state: JobState) -> Iterator[Kept]:
         return (kept for kept in self._jobs.values() if kept.job.state is state)

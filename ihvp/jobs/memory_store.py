@@ -51,10 +51,10 @@ class MemoryJobStore(MemoryShelf):
         self._outlook = MemoryOutlook(self._counts, self._queue, lambda: self._live_workers(worker_alive_s))
         self._once: dict[str, tuple[str, str, datetime]] = {}
 
-    def of(self, tenant: str) -> MemoryJobStore:
+    def of(self, tenant: str, most_queued: int | None = None) -> MemoryJobStore:
         """See ``JobStore.of``."""
         view = copy.copy(self)
-        view._tenant = tenant
+        view._tenant, view._most_own = tenant, most_queued
         return view
 
     @atomic
@@ -87,11 +87,7 @@ class MemoryJobStore(MemoryShelf):
         made = None if once is None else self.made_once(once)
         if made is not None:
             return made
-        waiting = len(self._queue())
-        if most_queued and waiting >= most_queued:
-            since = self._clock() - timedelta(seconds=rules.RATE_WINDOW_S)
-            solved = [kept for kept in self._with_results() if kept.job.finished_at and kept.job.finished_at >= since]
-            raise rules.queue_full(waiting, most_queued, len(solved))
+        self._check_room(most_queued)
         # No two jobs share their created time, so that it alone orders them.
         taken = {kept.job.created_at for kept in self._jobs.values()}
         now = self._clock()

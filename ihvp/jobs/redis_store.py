@@ -53,9 +53,9 @@ class RedisJobStore(RedisPresence):
         grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
         return cls(JobCalls(settings), Executor(settings, _PACKAGE), grace_s)
 
-    def of(self, tenant: str) -> RedisJobStore:
+    def of(self, tenant: str, most_queued: int | None = None) -> RedisJobStore:
         """See ``JobStore.of``."""
-        return RedisJobStore(self._calls.of(tenant), self._executor, self._overdue_grace_s)
+        return RedisJobStore(self._calls.of(tenant, most_queued), self._executor, self._overdue_grace_s)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -231,9 +231,9 @@ class AsyncRedisJobStore(AsyncRedisPresence):
         grace_s = overdue_grace(settings.stop_grace_s) if overdue_grace_s is None else overdue_grace_s
         return cls(JobCalls(settings), AsyncExecutor(settings, _PACKAGE), grace_s)
 
-    def of(self, tenant: str) -> AsyncRedisJobStore:
+    def of(self, tenant: str, most_queued: int | None = None) -> AsyncRedisJobStore:
         """See ``JobStore.of``."""
-        return AsyncRedisJobStore(self._calls.of(tenant), self._executor, self._overdue_grace_s)
+        return AsyncRedisJobStore(self._calls.of(tenant, most_queued), self._executor, self._overdue_grace_s)
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -15,6 +15,7 @@ from ihvp.errors import (
     JobNotFinished,
     JobNotFound,
     QueueFull,
+    QuotaExceeded,
     StaleAttempt,
 )
 from ihvp.jobs.record import JobError, ResultSummary
@@ -43,6 +44,7 @@ __all__ = [
     "once_key",
     "other_request",
     "overdue_grace",
+    "own_queue_full",
     "queue_full",
     "request_blobs",
     "result_blobs",
@@ -70,6 +72,7 @@ FORGET_WORKER_S: Final = 24 * 3600.0
 ROOM: Final = 0.01
 RATE_WINDOW_S: Final = 60.0
 LONGEST_RETRY_S: Final = 60.0
+OWN_RETRY_S: Final = 10.0
 
 
 def queue_full(waiting: int, most: int, solved: int) -> QueueFull:
@@ -98,6 +101,22 @@ def canary_pause(fresh_s: float) -> float:
 def overdue_grace(stop_grace_s: float) -> float:
     """Seconds after which a running job that was to stop is ended without its worker."""
     return stop_grace_s + PARENT_S
+
+
+def own_queue_full(waiting: int, most: int) -> QuotaExceeded:
+    """The refusal of a job of a tenant that has as many waiting as it may.
+
+    Args:
+        waiting: Its jobs in the queue.
+        most: How many may be.
+    """
+    return QuotaExceeded(
+        "As many jobs of this tenant wait as may.",
+        given=f"{waiting} jobs are waiting",
+        allowed=f"{most} (IHVP_TENANT_QUEUE)",
+        hint="Retry once some of them have been taken, or cancel some.",
+        retry_after_s=OWN_RETRY_S,
+    )
 
 
 def other_request(job_id: str) -> IdempotencyMismatch:

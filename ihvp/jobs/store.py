@@ -179,10 +179,14 @@ class Once:
 class JobStore(Protocol):
     """Where jobs live. All times are the store's own; every method may raise ``StoreUnavailable``."""
 
-    def of(self, tenant: str) -> JobStore:
+    def of(self, tenant: str, most_queued: int | None = None) -> JobStore:
         """The same store as one tenant sees it: another's jobs are not found, and what is made is the tenant's.
 
         Without, all jobs are seen, and those that are made are the default tenant's: so workers see the store.
+
+        Args:
+            tenant: Whose jobs.
+            most_queued: How many of them may wait; past these ``submit`` raises ``QuotaExceeded``.
         """
 
     def submit(

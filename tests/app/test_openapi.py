@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from app.main import create_app
+from ihvp.keys.key import KeySpec, Scope, Secret
+from ihvp.keys.redis_store import RedisKeyStore
 from tests.app.conftest import MakeService
 from tests.app.driver import Service
 from tests.app.test_uploads import started
@@ -121,6 +124,20 @@ def fuzzed(make_service: MakeService) -> Iterator[Service]:
 
 def test_the_service_does_as_its_document_says(fuzzed: Service, tmp_path: Path) -> None:
     """Schemathesis with all checks in all its phases; what is excluded stands in schemathesis.toml, with reasons."""
+    check_document(fuzzed, tmp_path)
+
+
+def test_it_does_so_with_keys(fuzzed: Service, tmp_path: Path) -> None:
+    """The same checks, briefly, as a tenant with a key; that a key is not ignored is one of them."""
+    secret = Secret.draw()
+    with closing(RedisKeyStore.from_settings(fuzzed.settings)) as keys:
+        keys.create(secret.id, KeySpec(name="test", tenant="acme", scope=Scope.Admin, sha256=secret.sha256))
+    fuzzed.http.headers["Authorization"] = f"Bearer {secret}"
+    header = ["--header", f"Authorization: Bearer {secret}"]
+    check_document(fuzzed, tmp_path, *header, "--phases", "examples,coverage")
+
+
+def check_document(fuzzed: Service, tmp_path: Path, *options: str) -> None:
     document = fuzzed.http.get("/openapi.json").json()
     # What is there takes the place of the examples, so that more than 404 is reached.
     known = {
@@ -138,7 +155,7 @@ def test_the_service_does_as_its_document_says(fuzzed: Service, tmp_path: Path) 
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command = ["-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", str(tmp_path / "openapi.json")]
     done = subprocess.run(
-        [sys.executable, *command, "--url", str(fuzzed.http.base_url)],
+        [sys.executable, *command, "--url", str(fuzzed.http.base_url), *options],
         cwd=tmp_path,
         env={**os.environ, "SCHEMATHESIS_HOOKS": str(CONFIG.with_name("schemathesis_hooks.py"))},
         capture_output=True,

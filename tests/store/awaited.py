@@ -18,10 +18,10 @@ class Awaited:
         method = getattr(self._store, name)
         return lambda *args, **kwargs: self._runner.run(method(*args, **kwargs))
 
-    def of(self, tenant: str) -> Awaited:
+    def of(self, *tenant: Any) -> Awaited:
         """One tenant's view, in the same loop; closing it is closing the store."""
         view = Awaited.__new__(Awaited)
-        view._runner, view._store = self._runner, self._store.of(tenant)
+        view._runner, view._store = self._runner, self._store.of(*tenant)
         return view
 
     def close(self) -> None:

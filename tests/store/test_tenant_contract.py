@@ -83,6 +83,16 @@ class TestJobs:
         assert store.of("acme").queue_position(first.id) is None
         assert store.of("acme").queue_length() == 2
 
+    def test_as_many_of_its_jobs_wait_as_may_whatever_others_have(self, store: JobStore) -> None:
+        acme = store.of("acme", 2)
+        for tenant in (acme, acme, store.of("other", 1)):
+            tenant.create(new_id(), job_request())
+        with pytest.raises(QuotaExceeded):
+            acme.create(new_id(), job_request())
+        assert store.of("other").queue_length() == 3
+        assert store.claim("worker", 60.0) is not None
+        acme.create(new_id(), job_request())
+
     def test_workers_take_the_jobs_of_all(self, store: JobStore) -> None:
         jobs = [store.of(tenant).create(new_id(), job_request()) for tenant in ("acme", "other")]
         taken = [store.claim("worker", 60.0) for _ in jobs]

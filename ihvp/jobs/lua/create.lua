@@ -3,8 +3,9 @@
 --   priority, digest of what makes jobs alike, right-hand sides, numbers in them,
 --   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0,
 --   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs,
---   and the blob that was stored for it: {digest, bytes}; age in µs from which a worker counts as gone, tenant
--- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately}
+--   and the blob that was stored for it: {digest, bytes}; age in µs from which a worker counts as gone, tenant,
+--   most jobs of the tenant that may wait or 0
+-- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately} | {'own_full', waiting, most}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local tenant = ARGV[21]
 local there = redis.call('HMGET', job_key(id), 'request', 'tenant')
@@ -24,6 +25,8 @@ if most > 0 then
 end
 claim_schema()
 settle(tenant)
+local own = redis.call('ZCARD', tenant_key(tenant, 'jobs:queued'))
+if tonumber(ARGV[22]) > 0 and own >= tonumber(ARGV[22]) then return {'own_full', own, ARGV[22]} end
 local last = redis.call('ZRANGE', key('jobs'), -1, -1, 'WITHSCORES')[2]
 -- No two jobs share their created time, so that it alone orders them and serves as the cursor of a listing.
 local created = math.max(now, last and tonumber(last) + 1 or 0)
