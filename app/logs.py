@@ -53,10 +53,10 @@ def configure_logs(level: str) -> None:
     # Others' handlers stay: a program that embeds the application has its own.
     root.handlers = [*(each for each in root.handlers if each.get_name() != HANDLER), handler]
     root.setLevel(max(least, logging.INFO))
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        # uvicorn has set up plain text before it loads the application.
+    # uvicorn has set up plain text before it loads the application. Its access log says less than ours.
+    for name, heard in (("uvicorn", True), ("uvicorn.error", True), ("uvicorn.access", False)):
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = True
+        logging.getLogger(name).propagate = heard
     # One line for each outgoing request says nothing that an operator asked for.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -60,7 +60,7 @@ def service_parts(options: UpOptions, root: Path, listener: int) -> list[Part]:
     api = ["uvicorn", "app.main:create_app", "--factory", "--fd", str(listener)]
     # Long-polls and event streams are cut off at a stop: their callers resume.
     api += ["--timeout-graceful-shutdown", "1", "--no-access-log"]
-    worker = ["celery", "-A", "workers.celery_app", "worker", "--without-gossip", "--without-mingle", "-n"]
+    worker = ["celery", "--quiet", "-A", "workers.celery_app", "worker", "--without-gossip", "--without-mingle", "-n"]
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     return [
         *([] if store is None else [_store_part(store, options.data_dir, environment)]),

@@ -46,6 +46,8 @@ def test_all_lines_of_the_process_are_json_uvicorns_too(valkey: Settings, tmp_pa
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
     assert {line["event"] for line in lines} >= {"Application startup complete.", "request"}
     assert any(line.get("logger") == "uvicorn.error" for line in lines)
+    # One line for a request: uvicorn has no access log of its own beside it.
+    assert [line["event"] for line in lines if line.get("request_id") == "find-me"] == ["request"]
     password = urlsplit(valkey.redis_url).password
     assert password
     assert password not in text
