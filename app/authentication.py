@@ -91,7 +91,7 @@ class Authenticator:
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         try:
-            return await asyncio.shield(task)
+            return task.result() if task.done() else await asyncio.shield(task)
         except IhvpError:
             if self._known.get(key_id, (0.0, None))[1] is task:
                 del self._known[key_id]

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 
 from app.body_limit import drain
 from app.errors import problem_response
-from app.scopes import needed_scope
+from app.scopes import Needs
 from ihvp.errors import Forbidden, IhvpError, RateLimited, Unauthenticated
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, routes: Sequence[APIRoute]) -> None:
         self.app = app
-        self.routes = routes
+        self.needs = Needs(routes)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -61,11 +61,11 @@ class Guard:
 
     async def _admit(self, scope: AsgiScope, held: ExitStack) -> dict[str, str]:
         """Lets a request in, and gives the headers that tell of its tenant's limit."""
-        needed = needed_scope(self.routes, scope)
+        needed = self.needs.of(scope["method"], scope["path"])
         if needed is None:
             return {}
         authenticator: Authenticator = scope["app"].state.authenticator
-        caller = await authenticator.caller(Headers(scope=scope).get("authorization"))
+        caller = await authenticator.caller(_authorization(scope))
         scope["tenant"], scope["key_id"] = caller.tenant, caller.key_id
         if not caller.scope.allows(needed):
             raise Forbidden(
@@ -79,6 +79,13 @@ class Guard:
         if _is_held(scope):
             held.enter_context(limits.holding(caller.tenant))
         return told
+
+
+def _authorization(scope: AsgiScope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return str(value, "latin-1")
+    return None
 
 
 def _is_held(scope: AsgiScope) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
-
-from starlette.routing import Match
 
 from ihvp.keys.key import Scope
 
@@ -12,9 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi.routing import APIRoute
-    from starlette.types import Scope as AsgiScope
 
-__all__ = ["SCOPES", "needed_scope"]
+__all__ = ["SCOPES", "Needs"]
 
 SCOPES: Final[dict[str, Scope | None]] = {
     "submitJob": Scope.Submit,
@@ -47,10 +45,24 @@ SCOPES: Final[dict[str, Scope | None]] = {
 """By operation id; None needs no key. What is not listed needs ``admin``, and fails a test."""
 
 
-def needed_scope(routes: Sequence[APIRoute], scope: AsgiScope) -> Scope | None:
-    """What a request needs; None where it needs no key: the documentation does not."""
-    for route in routes:
-        if route.matches(scope)[0] is Match.FULL:
-            return SCOPES.get(route.operation_id or "", Scope.Admin)
-    # Nothing is there, or not for this method: whoever may read is told so.
-    return Scope.Read if scope["path"].startswith("/v1/") else None
+class Needs:
+    """What requests need, by method and path; built once, for each request is looked up.
+
+    Args:
+        routes: All that need something, the busiest first.
+    """
+
+    def __init__(self, routes: Sequence[APIRoute]) -> None:
+        self._by_method: dict[str, list[tuple[re.Pattern[str], Scope | None]]] = {}
+        for route in routes:
+            needed = SCOPES.get(route.operation_id or "", Scope.Admin)
+            for method in route.methods or ():
+                self._by_method.setdefault(method, []).append((route.path_regex, needed))
+
+    def of(self, method: str, path: str) -> Scope | None:
+        """What a request needs; None where it needs no key: the documentation does not."""
+        for pattern, needed in self._by_method.get(method, ()):
+            if pattern.match(path):
+                return needed
+        # Nothing is there, or not for this method: whoever may read is told so.
+        return Scope.Read if path.startswith("/v1/") else None
