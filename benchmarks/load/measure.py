@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -39,31 +41,61 @@ def rates(service: LoadedService, seconds: float, repeats: int) -> dict[str, Any
     poll = f"{service.url}/v1/jobs/{job.id}"
     etag = httpx.get(poll).headers["etag"]
     entry = json.dumps(service.submission("%d"), separators=(",", ":")).replace('"%d"', "%d")
-    runs: dict[str, list[Served]] = {}
+    runs: dict[str, list[_Run]] = {}
     drained: list[float] = []
+    api, floor = service.part("uvicorn"), service.floor
+    reading, writing = f"{service.floor_url}/key", f"{service.floor_url}/entry"
     for repeat in range(repeats):
-        runs.setdefault("floor: GET one key", []).append(run_wrk(f"{service.floor_url}/key", seconds))
-        runs.setdefault("poll", []).append(run_wrk(poll, seconds))
+        runs.setdefault("floor: GET one key", []).append(_loaded(floor, reading, seconds))
+        runs.setdefault("poll", []).append(_loaded(api, poll, seconds))
         unchanged = {"If-None-Match": etag}
-        runs.setdefault("poll, If-None-Match (304)", []).append(run_wrk(poll, seconds, headers=unchanged))
+        runs.setdefault("poll, If-None-Match (304)", []).append(_loaded(api, poll, seconds, headers=unchanged))
         with service.resting_worker():
-            runs.setdefault("floor: POST one entry, synced", []).append(
-                run_wrk(f"{service.floor_url}/entry", seconds, body=entry)
-            )
-            submitted = run_wrk(f"{service.url}/v1/jobs", seconds, body=entry, first=repeat * 1_000_000)
+            written = _loaded(floor, writing, seconds, body=entry)
+            submitted = _loaded(api, f"{service.url}/v1/jobs", seconds, body=entry, first=repeat * 1_000_000)
+        runs.setdefault("floor: POST one entry, synced", []).append(written)
         runs.setdefault("submit", []).append(submitted)
         took = service.drained()
-        drained.append(submitted.rate * max(1, round(seconds)) / took)
+        drained.append(submitted.served.rate * max(1, round(seconds)) / took)
     found: dict[str, Any] = {
         name: {
-            "rate": statistics.median(one.rate for one in served),
-            "rates": [one.rate for one in served],
-            "p50_ms": statistics.median(one.p50_ms for one in served),
-            "p99_ms": statistics.median(one.p99_ms for one in served),
+            "rate": statistics.median(one.served.rate for one in several),
+            "rates": [one.served.rate for one in several],
+            "p50_ms": statistics.median(one.served.p50_ms for one in several),
+            "p99_ms": statistics.median(one.served.p99_ms for one in several),
+            "cpu_ms": statistics.median(one.cpu_ms for one in several),
         }
-        for name, served in runs.items()
+        for name, several in runs.items()
     }
-    return {"served": found, "solved_per_s": statistics.median(drained)}
+    return {"served": found, "solved_per_s": statistics.median(drained), "sync_ms": _sync_ms(service.data_dir)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    served: Served
+    cpu_ms: float
+
+
+def _loaded(process: psutil.Process, url: str, seconds: float, **request: Any) -> _Run:
+    """A run of wrk, and the processor time a request that it took: what a busy machine does not blur."""
+    before = sum(process.cpu_times()[:2])
+    served = run_wrk(url, seconds, **request)
+    spent = sum(process.cpu_times()[:2]) - before
+    return _Run(served, 1000 * spent / (served.rate * max(1, round(seconds))))
+
+
+def _sync_ms(folder: Path) -> float:
+    """Milliseconds of one small append and its sync, on the disk that the service uses."""
+    times = []
+    path = folder / "sync-probe"
+    with path.open("ab", buffering=0) as file:
+        for _ in range(50):
+            began = time.perf_counter()
+            file.write(b"x" * 512)
+            os.fsync(file.fileno())
+            times.append(1000 * (time.perf_counter() - began))
+    path.unlink()
+    return statistics.median(times)
 
 
 def overhead(service: LoadedService, samples: int) -> dict[str, Any]:

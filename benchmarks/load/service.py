@@ -77,6 +77,12 @@ class LoadedService:
         found = [p for p in psutil.Process(self._running.pid).children() if any(word in a for a in p.cmdline())]
         return found[0]
 
+    @property
+    def floor(self) -> psutil.Process:
+        """The process of the floor."""
+        assert self._floor is not None
+        return psutil.Process(self._floor.pid)
+
     @contextmanager
     def resting_worker(self) -> Iterator[None]:
         """Holds the worker still, so that what is measured is the acceptance of jobs alone; well below its lease."""
