@@ -185,7 +185,7 @@ class Cluster:
         self.accepted.append(job.id)
         return job.id
 
-    def ended(self, job_id: str, timeout_s: float = 45.0) -> JobRecord:
+    def ended(self, job_id: str, timeout_s: float = 90.0) -> JobRecord:
         """The job, once it has ended."""
 
         def look() -> JobRecord | None:

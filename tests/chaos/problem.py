@@ -64,7 +64,7 @@ class Problem:
             "tags": {"number": str(number), "rows": "0"},
         }
 
-    def slow(self, terms: int = 20_000, name: str = "chaos-mlp") -> dict[str, Any]:
+    def slow(self, terms: int = 8_000, name: str = "chaos-mlp") -> dict[str, Any]:
         """A job of seconds; with ten times the terms, of a minute."""
         return {
             "model": name,
