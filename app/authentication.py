@@ -86,6 +86,8 @@ class Authenticator:
         if task is None or until < now:
             # One look serves all who ask at a time.
             task = asyncio.create_task(self._keys.look(key_id))
+            # Where all who asked have gone, nobody takes the error.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._known[key_id] = now + TRUSTED_S, task
             self._known.move_to_end(key_id)
             if len(self._known) > REMEMBERED:

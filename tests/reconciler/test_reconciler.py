@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import BlobNotFound, JobNotFound
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.holdings.memory_store import MemoryHoldings
+from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
@@ -247,6 +249,19 @@ class TestRetention:
         assert max(removed) <= 10
         assert {blob.digest for blob in blobs} == kept
         index.close()
+
+    def test_a_blob_that_is_removed_counts_for_no_tenant_any_more(
+        self, settings: Settings, blobs: FilesystemBlobStore, reconciler: Reconciler
+    ) -> None:
+        orphan, young = put(blobs, b"orphan", age_s=3600), put(blobs, b"young")
+        with contextlib.closing(RedisHoldings.from_settings(settings)) as holdings:
+            for tenant in ("acme", "other"):
+                holdings.of(tenant).add(orphan, 6)
+                holdings.of(tenant).add(young, 5)
+            reconciler.round()
+            for tenant in ("acme", "other"):
+                assert holdings.of(tenant).held([orphan, young]) == {young}
+                assert holdings.of(tenant).total() == 5
 
     def test_what_is_due_beyond_one_sweep_goes_with_the_next_rounds(
         self, settings: Settings, store: RedisJobStore, blobs: FilesystemBlobStore, monkeypatch: pytest.MonkeyPatch
