@@ -8,13 +8,23 @@ from typing import Annotated, Final
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
-from app.examples import JOB_ID, WEIGHTS
+from app.examples import DELIVERY_ID, JOB_ID, WEIGHTS
 from app.services import Services
 from ihvp.errors import JobNotFound, ModelNotFound
 from ihvp.references import DIGEST_PATTERN, MODEL_NAME_PATTERN, parse_digest
 from ihvp.tenants import DEFAULT_TENANT
+from ihvp.webhooks.rules import DELIVERY_ID_PATTERN, delivery_not_found
 
-__all__ = ["BlobDigestPath", "JobId", "ModelNamePath", "ModelVersionPath", "ServicesDep", "services_of"]
+__all__ = [
+    "JOB_ID_PATTERN",
+    "BlobDigestPath",
+    "DeliveryId",
+    "JobId",
+    "ModelNamePath",
+    "ModelVersionPath",
+    "ServicesDep",
+    "services_of",
+]
 
 JOB_ID_PATTERN: Final = r"^job_[0-9A-HJKMNP-TV-Z]{26}$"
 VERSION_PATTERN: Final = r"^(latest|[1-9][0-9]{0,8})$"
@@ -40,6 +50,12 @@ def _job_id(text: str) -> str:
     return text
 
 
+def _delivery_id(text: str) -> str:
+    if not re.fullmatch(DELIVERY_ID_PATTERN, text):
+        raise delivery_not_found(text)
+    return text
+
+
 def _model_name(text: str) -> str:
     if not re.fullmatch(MODEL_NAME_PATTERN, text):
         raise ModelNotFound("No model has this name.", given=text[:100], hint="GET /v1/models lists them.")
@@ -56,6 +72,11 @@ def _model_version(text: str) -> str:
 
 # What is not found is no fault of form, so these raise errors of their own, which answer 404 and not 422.
 JobId = Annotated[str, AfterValidator(_job_id), Path(examples=[JOB_ID], json_schema_extra={"pattern": JOB_ID_PATTERN})]
+DeliveryId = Annotated[
+    str,
+    AfterValidator(_delivery_id),
+    Path(examples=[DELIVERY_ID], json_schema_extra={"pattern": DELIVERY_ID_PATTERN}),
+]
 ModelNamePath = Annotated[
     str,
     AfterValidator(_model_name),

@@ -34,6 +34,7 @@ TAGS: Final = [
     {"name": "blobs", "description": "Weights, data and results as bytes, named by their sha256."},
     {"name": "uploads", "description": "Large blobs in parts, resumed where they broke off: tus 1.0."},
     {"name": "methods", "description": "The inversion methods and their options."},
+    {"name": "webhooks", "description": "Deliveries of what jobs' webhooks are told, and the secrets that sign them."},
     {"name": "health", "description": "For machines that watch the service."},
 ]
 REQUEST_ID_PARAMETER: Final = {

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 __all__ = [
     "BLOB",
+    "DELIVERY",
+    "DELIVERY_ID",
     "INFLUENCE",
     "JOB",
     "JOB_ID",
@@ -17,6 +19,7 @@ __all__ = [
     "READY",
     "REGISTRATION",
     "RESULT",
+    "SECRET",
     "SUBMISSIONS",
     "WEIGHTS",
 ]
@@ -28,6 +31,7 @@ RESULT_DIGEST: Final = "sha256:" + "c3" * 32
 SPEC_DIGEST: Final = "sha256:" + "d4" * 32
 JOB_ID: Final = "job_01KAT5ZXQ6V5M9W3E8H2R7N4CD"
 CREATED: Final = "2026-01-05T10:00:00Z"
+DELIVERY_ID: Final = "msg_01KAT5ZXQ6V5M9W3E8H2R7N4CD_1767607200120-0_finished"
 
 SPEC: Final[dict[str, Any]] = {
     "architecture": {"type": "linear", "config": {"in_features": 2, "out_features": 1, "bias": True}},
@@ -103,6 +107,7 @@ JOB: Final[dict[str, Any]] = {
     },
     "error": None,
     "tags": {"run": "42"},
+    "webhook": {"url": "https://platform.example/hooks/ihvp", "events": ["job.finished"]},
     "links": {
         "self": f"/v1/jobs/{JOB_ID}",
         "events": f"/v1/jobs/{JOB_ID}/events",
@@ -229,4 +234,29 @@ METHODS_LIST: Final = {
             "options_schema": {"type": "object", "properties": {}, "additionalProperties": False},
         }
     ]
+}
+
+DELIVERY: Final[dict[str, Any]] = {
+    "id": DELIVERY_ID,
+    "job_id": JOB_ID,
+    "type": "job.finished",
+    "url": "https://platform.example/hooks/ihvp",
+    "state": "pending",
+    "occurred_at": CREATED,
+    "due_at": "2026-01-05T10:00:05Z",
+    "ended_at": None,
+    "sending": False,
+    "attempts": 1,
+    "tries": [{"attempt": 1, "at": CREATED, "status": 503, "error": None, "seconds": 0.12}],
+    "links": {
+        "self": f"/v1/webhooks/deliveries/{DELIVERY_ID}",
+        "replay": f"/v1/webhooks/deliveries/{DELIVERY_ID}/replay",
+        "job": f"/v1/jobs/{JOB_ID}",
+    },
+}
+SECRET: Final[dict[str, Any]] = {
+    "id": "whk_5f0c1b7be0a9",
+    "created_at": CREATED,
+    "valid_until": None,
+    "secret": "whsec_ZXhhbXBsZS1leGFtcGxlLWV4YW1wbGUtZXhhbXBsZSE=",
 }

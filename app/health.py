@@ -14,10 +14,12 @@ __all__ = ["scrape"]
 
 
 async def scrape(services: Services) -> bytes:
-    """The metrics, with the store as it stands now: two round trips at once, however much is kept."""
+    """The metrics, with the store as it stands now: three round trips at once, however much is kept."""
     try:
-        measured, errors = await asyncio.gather(services.jobs.measure(), services.costs.errors())
+        measured, errors, outbox = await asyncio.gather(
+            services.jobs.measure(), services.costs.errors(), services.webhooks.overview()
+        )
     except IhvpError:
-        return services.metrics.render(None, live_workers=0, prediction_errors={})
+        return services.metrics.render(None, live_workers=0, prediction_errors={}, outbox=None)
     alive = sum(worker.age_s <= services.settings.worker_alive_s for worker in measured.workers)
-    return services.metrics.render(measured, live_workers=alive, prediction_errors=errors)
+    return services.metrics.render(measured, live_workers=alive, prediction_errors=errors, outbox=outbox)

@@ -22,6 +22,7 @@ from ihvp.holdings.redis_store import AsyncRedisHoldings
 from ihvp.jobs.redis_store import AsyncRedisJobStore
 from ihvp.keys.redis_store import AsyncRedisKeyStore
 from ihvp.models.redis_store import AsyncRedisModelStore
+from ihvp.webhooks.redis_store import AsyncRedisWebhookStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -56,6 +57,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(keys.close)
         app.state.authenticator = Authenticator(keys)
         app.state.limits = RequestLimits(settings)
+        webhooks = AsyncRedisWebhookStore.from_settings(hasty)
+        stack.push_async_callback(webhooks.close)
         waker = WorkerWaker(settings)
         stack.push_async_callback(anyio.to_thread.run_sync, waker.close)
         hub = EventHub(jobs.changes)
@@ -68,6 +71,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             models=models,
             costs=costs,
             expected=ExpectedCost(costs),
+            webhooks=webhooks,
             blobs=blobs,
             uploads=blobs.uploads,
             holdings=holdings,

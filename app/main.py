@@ -15,7 +15,7 @@ from app.lifespan import lifespan
 from app.logs import configure_logs
 from app.metrics import Metrics
 from app.request_context import RequestContext
-from app.routes import blobs, events, health, jobs, methods, models, results, uploads
+from app.routes import blobs, events, health, jobs, methods, models, results, uploads, webhooks
 from app.tracing import trace_requests
 from app.tus import TusProtocol
 from ihvp import __version__
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The busiest first: routes are tried in this order.
     routers = [
         jobs.reading,
-        *(part.router for part in (jobs, results, events, models, blobs, uploads, methods, health)),
+        *(part.router for part in (jobs, results, events, models, blobs, uploads, methods, webhooks, health)),
     ]
     for router in routers:
         app.include_router(router)

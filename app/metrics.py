@@ -16,9 +16,11 @@ from prometheus_client import (
 )
 
 from app.store_metrics import StoreMetrics
+from app.webhook_metrics import WebhookMetrics
 from ihvp import __version__
 from ihvp.jobs.counts import Measurements
 from ihvp.methods import InversionMethod
+from ihvp.webhooks.record import Outbox
 
 __all__ = ["Metrics"]
 
@@ -59,6 +61,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._store = StoreMetrics()
         self.registry.register(self._store)
+        self._webhooks = WebhookMetrics()
+        self.registry.register(self._webhooks)
 
     def count_request(self, method: str, route: str, status: int, seconds: float, problem: str | None = None) -> None:
         """Notes an answered request.
@@ -88,6 +92,7 @@ class Metrics:
         *,
         live_workers: int,
         prediction_errors: Mapping[InversionMethod, Sequence[int]],
+        outbox: Outbox | None,
     ) -> bytes:
         """The exposition text.
 
@@ -95,6 +100,8 @@ class Metrics:
             measured: The store; None where it did not answer.
             live_workers: Of the workers in it, those that were heard of lately.
             prediction_errors: How far predictions were off, by bucket.
+            outbox: Of webhooks; None where the store did not answer.
         """
+        self._webhooks.outbox = outbox
         self._store.show(measured, live_workers, prediction_errors)
         return generate_latest(self.registry)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ihvp.jobs.redis_store import AsyncRedisJobStore
     from ihvp.models.redis_store import AsyncRedisModelStore
     from ihvp.settings import Settings
+    from ihvp.webhooks.redis_store import AsyncRedisWebhookStore
 
 __all__ = ["Services"]
 
@@ -42,6 +43,7 @@ class Services:
     models: AsyncRedisModelStore
     costs: AsyncRedisCostStore
     expected: ExpectedCost
+    webhooks: AsyncRedisWebhookStore
     blobs: BlobStore
     uploads: FileUploads
     holdings: AsyncRedisHoldings

@@ -18,6 +18,7 @@ from app.model_inspection import inspect_model
 from app.request_id import JOB, current_request_id
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
+from app.webhook_checks import check_webhook
 from ihvp.costs.workload import Task, Workload
 from ihvp.errors import ModelNotFound, UnknownModel
 from ihvp.jobs.outlook import Origin, Place
@@ -136,6 +137,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     """
     method = InversionMethod(submission.method)
     parse_options(method, submission.options)  # the cheapest fault to find comes first
+    await check_webhook(services, submission.webhook)
     blobs = await held_blobs(services, _named(submission))
     found = await _find_model(services, submission.model, blobs)
     task = Task.of(method, submission.options, found.model.spec.dtype)
@@ -160,6 +162,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
         priority=submission.priority,
         deadline_s=submission.deadline_s,
         tags=submission.tags,
+        webhook=submission.webhook,
     )
     # The blobs of a registered model are its tenant's, whoever else has them.
     await anyio.to_thread.run_sync(keep_blobs, services.blobs, request.blob_digests())

@@ -119,6 +119,26 @@ class Settings(BaseSettings):
         24 * 3600.0, description="How long an Idempotency-Key is remembered, and answers with the job it made."
     )
     max_wait_s: Seconds = Field(15.0, description="Longest hold of a ?wait= or Prefer: wait= request.")
+    webhook_allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts, addresses and networks that webhooks may reach although they are private, over http too.",
+    )
+    webhook_pauses_s: tuple[Seconds, ...] = Field(
+        (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0),
+        min_length=1,
+        max_length=30,
+        description="Pauses between the tries of a webhook's delivery; after the last it is dead.",
+    )
+    webhook_timeout_s: Seconds = Field(15.0, description="Longest time that one try of a delivery may take.")
+    webhook_concurrency: int = Field(
+        16, gt=0, le=1000, description="Deliveries sent at once by a sender; a quarter of them to one host."
+    )
+    webhook_overlap_s: float = Field(
+        24 * 3600.0, ge=0, description="How long a secret still signs after its rotation, unless that says otherwise."
+    )
+    webhook_retention_s: Seconds = Field(
+        7 * 24 * 3600.0, description="How long a delivery is kept after it has arrived or is dead."
+    )
     retention_s: Seconds = Field(
         7 * 24 * 3600.0, description="How long a finished job keeps its result, and an unused factor its blob."
     )
@@ -150,6 +170,11 @@ class Settings(BaseSettings):
     def queue_name(self) -> str:
         """The Celery queue that wakes workers."""
         return f"{self.namespace}-solve"
+
+    @property
+    def webhook_queue_name(self) -> str:
+        """The Celery queue that wakes the sender of webhooks."""
+        return f"{self.namespace}-webhooks"
 
     @property
     def blob_dir(self) -> Path:

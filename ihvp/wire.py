@@ -15,9 +15,13 @@ from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
 from ihvp.perturbation import Perturbation
 from ihvp.references import ModelName
 from ihvp.results import Provenance, ResultInfo
+from ihvp.webhooks.record import Delivery, DeliveryState, DeliveryTry, Secret
+from ihvp.webhooks.spec import WebhookSpec
 
 __all__ = [
     "BlobView",
+    "DeliveryPage",
+    "DeliveryView",
     "EtaView",
     "Influence",
     "InfluenceExtremes",
@@ -35,6 +39,8 @@ __all__ = [
     "ProblemDetails",
     "Readiness",
     "ResultView",
+    "SecretList",
+    "SecretView",
 ]
 
 
@@ -108,6 +114,9 @@ class JobView(_View):
     result: ResultSummary | None
     error: JobError | None
     tags: dict[str, str]
+    webhook: WebhookSpec | None = Field(
+        None, description="Who is told about it; `links.deliveries` says how that went."
+    )
     links: dict[str, str]
 
     @classmethod
@@ -120,6 +129,8 @@ class JobView(_View):
             links["result"] = f"{base}/result"
             if job.result.influence_digest is not None:
                 links["influence"] = f"{base}/influence"
+        if request.webhook is not None:
+            links["deliveries"] = f"/v1/webhooks/deliveries?job={job.id}"
         if request.model.reference is not None:
             links["model"] = f"/v1/models/{request.model.reference.replace('@', '/')}"
         return cls(
@@ -133,6 +144,7 @@ class JobView(_View):
             **request.model_dump(
                 include={
                     "method", "hessian_perturbation", "options", "curvature", "rhs", "influence", "priority", "tags",
+                    "webhook",
                 }
             ),
             queue_position=None if place is None else place.queue_position,
@@ -311,3 +323,58 @@ class Readiness(_View):
     broker: str = Field(description="ok, or what is wrong.")
     workers: int = Field(description="Live workers.")
     chain: str = Field(description="Whether messages reach a worker by way of the broker: ok, or what is known.")
+
+
+class DeliveryView(_View):
+    """An event of a job on its way to a receiver."""
+
+    id: str = Field(description="The header webhook-id: the same for all tries.")
+    job_id: str
+    type: str = Field(examples=["job.finished"])
+    url: str
+    state: DeliveryState
+    occurred_at: datetime
+    due_at: datetime | None = Field(description="When it is tried next; null while it is being sent, and at its end.")
+    ended_at: datetime | None = Field(description="When it arrived, or was given up.")
+    sending: bool = Field(description="Whether it is being sent right now.")
+    attempts: int = Field(description="How often it was tried, over all replays.")
+    tries: list[DeliveryTry] = Field(description="The last 50 of them.")
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> DeliveryView:
+        """The view of a record."""
+        base = f"/v1/webhooks/deliveries/{delivery.id}"
+        return cls(
+            **delivery.model_dump(exclude={"tenant", "created_at", "attempt", "round", "tries"}),
+            attempts=delivery.attempt,
+            tries=delivery.tries,
+            links={"self": base, "replay": f"{base}/replay", "job": f"/v1/jobs/{delivery.job_id}"},
+        )
+
+
+class DeliveryPage(_View):
+    """Deliveries, newest first."""
+
+    deliveries: list[DeliveryView]
+    next: str | None = Field(description="Link to the next page; null at the end.")
+
+
+class SecretView(_View):
+    """A secret that deliveries are signed with."""
+
+    id: str
+    created_at: datetime
+    valid_until: datetime | None = Field(description="Until when it still signs; null for the newest.")
+    secret: str | None = Field(None, description="The secret itself: shown once, in the answer that made it.")
+
+    @classmethod
+    def of(cls, secret: Secret, *, shown: bool = False) -> SecretView:
+        """The view of a secret."""
+        return cls(**secret.model_dump(exclude={"secret"}), secret=secret.secret if shown else None)
+
+
+class SecretList(_View):
+    """The secrets that deliveries are signed with now, the newest first."""
+
+    secrets: list[SecretView]

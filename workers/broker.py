@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery
 
@@ -11,7 +11,10 @@ from ihvp.messages import CANARY, SOLVE_TASK, transport_options
 if TYPE_CHECKING:
     from ihvp.settings import Settings
 
-__all__ = ["CANARY", "SOLVE_TASK", "make_celery", "publish_token", "waiting_tokens"]
+__all__ = ["CANARY", "SOLVE_TASK", "WEBHOOK_TASK", "make_celery", "publish_token", "waiting_tokens", "wake_sender"]
+
+WEBHOOK_TASK: Final = "ihvp.webhooks"
+MOST_LOOKS_WAITING: Final = 16
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -39,6 +42,22 @@ def publish_token(app: Celery, job_id: str) -> None:
         kombu.exceptions.OperationalError: The broker is away.
     """
     app.send_task(SOLVE_TASK, args=[job_id], ignore_result=True, retry=False)
+
+
+def wake_sender(app: Celery, queue_name: str) -> None:
+    """Has a sender of webhooks look at the outbox.
+
+    One look serves all that is due, so while nobody takes the messages no more than a few are left behind.
+
+    Args:
+        app: The Celery application.
+        queue_name: The senders' queue.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker is away.
+    """
+    if waiting_tokens(app, queue_name) < MOST_LOOKS_WAITING:
+        app.send_task(WEBHOOK_TASK, queue=queue_name, ignore_result=True, retry=False)
 
 
 def waiting_tokens(app: Celery, queue_name: str) -> int:

@@ -45,6 +45,7 @@ class WorkerChild:
         taking: Told this process's id once it may take jobs.
         turns: Told when it waits for a message and when not.
         parent: Says whether messages can come.
+        wake_sender: Has a sender of webhooks look at the outbox.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class WorkerChild:
         taking: SharedNumber,
         turns: Turns,
         parent: ParentWatch,
+        wake_sender: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -63,6 +65,7 @@ class WorkerChild:
         self._taking = taking
         self._turns = turns
         self._parent = parent
+        self._wake_sender = wake_sender
         self._shutting_down = shutting_down
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
@@ -99,6 +102,8 @@ class WorkerChild:
             return
         for job_id in released:
             self._publish(job_id)
+        if self._executor.told_webhooks:
+            self._announce_deliveries()
 
     def close(self) -> None:
         """Signs off."""
@@ -175,6 +180,12 @@ class WorkerChild:
         self._store.worker_alive(self._owner, None if tally is None else tally.sign())
         if tally is not None:
             tally.told()
+
+    def _announce_deliveries(self) -> None:
+        try:
+            self._wake_sender()
+        except Exception as error:  # it looks by itself a moment later
+            _log.warning("sender_not_woken", error=str(error))
 
     def _stay_known(self) -> None:
         pause = self._settings.worker_alive_s / 3

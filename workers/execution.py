@@ -72,6 +72,8 @@ class Executor:
         self._tracing = tracing
         models: ProblemCache[LoadedModel] = ProblemCache(settings.cache_budget)
         self.tally = tally or Tally()
+        self.told_webhooks = False
+        """Whether jobs of the last block have webhooks, which now may have deliveries to be sent."""
         self._resources = Resources(settings, store, blobs, models, factors, rates, self.tally)
 
     def run_next(self) -> Sequence[str]:
@@ -86,6 +88,7 @@ class Executor:
         claimed_at, sent = time.monotonic(), time.time_ns()
         most_numbers = self._settings.memory_budget // _BYTES_A_NUMBER
         jobs = self._store.claim_block(self._owner, self._settings.lease_s, self._settings.coalesce_rhs, most_numbers)
+        self.told_webhooks = any(job.request.webhook is not None for job in jobs)
         if not jobs:
             return []
         traces = trace_attempts(self._tracing, jobs, (sent, time.time_ns()))

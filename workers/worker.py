@@ -16,7 +16,7 @@ from ihvp.errors import IhvpError
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.store import JobStore
 from ihvp.settings import Settings
-from workers.broker import CANARY, SOLVE_TASK, publish_token, waiting_tokens
+from workers.broker import CANARY, SOLVE_TASK, publish_token, waiting_tokens, wake_sender
 from workers.child import WorkerChild
 from workers.deafness import DEAF_STATUS, ConsumerWatch, ParentWatch, Turns
 from workers.logs import configure_logs
@@ -133,7 +133,14 @@ class Worker:
         die_with_parent(self._parent_pid)
         parent = ParentWatch(self._parent_pid, self._ticks, self._broker_answers, self._settings.worker_alive_s)
         self._child = WorkerChild(
-            self._settings, self.owner, self._shutdown, self._wake, self._taking, self._turns, parent
+            self._settings,
+            self.owner,
+            self._shutdown,
+            self._wake,
+            self._taking,
+            self._turns,
+            parent,
+            self._wake_sender,
         )
         self._child.start()
 
@@ -150,3 +157,6 @@ class Worker:
 
     def _wake(self, job_id: str) -> None:
         publish_token(self._app, job_id)
+
+    def _wake_sender(self) -> None:
+        wake_sender(self._app, self._settings.webhook_queue_name)

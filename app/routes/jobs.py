@@ -36,6 +36,7 @@ REFUSALS = (
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
     e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge, e.SolveTooLarge,
+    e.InvalidWebhook, e.AddressNotAllowed, e.WebhookSecretMissing,
 )  # fmt: skip
 
 

@@ -60,6 +60,9 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label to find it by.")] = None,
     priority: Annotated[str | None, typer.Option(help="low, normal or high.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds until the job expires.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Who is told of its end: docs/webhooks.md.")
+    ] = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Makes one job however often it is submitted under this key."),
@@ -90,6 +93,7 @@ def submit(
         "tags": pairs(tag, "--tag") or None,
         "priority": priority,
         "deadline_s": deadline,
+        "webhook": webhook,
     }
     if dry_run and wait:
         raise InvalidInput("--dry-run submits no job that --wait could wait for.", hint="Leave one of them out.")

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from ihvp.doctor import Finding
     from ihvp.jobs.record import Certificate
     from ihvp.keys.key import KeyRecord
-    from ihvp.wire import Influence, JobView, MethodView, ModelView, PredictionView
+    from ihvp.wire import DeliveryView, Influence, JobView, MethodView, ModelView, PredictionView, SecretView
 
 __all__ = [
     "certificate_table",
+    "delivery_table",
     "finding_table",
     "influence_table",
     "job_details",
@@ -41,15 +42,16 @@ __all__ = [
     "prediction_details",
     "print_json",
     "result_document",
+    "secret_table",
     "show",
 ]
 
 # In a pipe there is no screen to fit, and a cut id is of no use.
 PIPE_WIDTH: Final = 200
 INLINE_NUMBERS: Final = 100_000
-GOOD: Final = frozenset({"active", "succeeded", "converged", "absolute_tolerance", "yes", "ok"})
+GOOD: Final = frozenset({"active", "succeeded", "converged", "absolute_tolerance", "yes", "ok", "delivered"})
 BAD: Final = frozenset(
-    {"revoked", "expired", "failed", "non_finite", "breakdown", "negative_curvature", "no", "fault"}
+    {"revoked", "expired", "failed", "non_finite", "breakdown", "negative_curvature", "no", "fault", "dead"}
 )
 
 
@@ -105,6 +107,7 @@ def job_details(job: JobView) -> list[RenderableType]:
         "expected": _expected(job),
         "iteration": str(job.progress.iteration) if job.progress and job.result is None else "",
         "tags": ", ".join(f"{name}={value}" for name, value in job.tags.items()),
+        "told": "" if job.webhook is None else f"{job.webhook.url} ({', '.join(job.webhook.events)})",
         "error": _coloured(job.state.value, f" ({job.error.code}): {job.error.message}") if job.error else "",
         "try": (job.error.hint or "") if job.error else "",
     }
@@ -131,6 +134,27 @@ def certificate_table(certificate: Sequence[Certificate]) -> Table:
             _number(entry.relative_residual),
             str(entry.iterations),
             entry.advice or "",
+        )
+    return table
+
+
+def delivery_table(deliveries: Iterable[DeliveryView]) -> Table:
+    """Deliveries, one a row, with how their last try went."""
+    table = _table("delivery", "to", "state", "tries", "last answer", "next try")
+    for each in deliveries:
+        last = each.tries[-1] if each.tries else None
+        said = "—" if last is None else str(last.status or last.error)
+        due = "now" if each.sending else _moment(each.due_at)
+        table.add_row(each.id, each.url, _coloured(each.state.value), str(each.attempts), said, due)
+    return table
+
+
+def secret_table(secrets: Iterable[SecretView]) -> Table:
+    """Secrets by their ids."""
+    table = _table("secret", "made", "signs until")
+    for each in secrets:
+        table.add_row(
+            each.id, _moment(each.created_at), "—" if each.valid_until is None else _moment(each.valid_until)
         )
     return table
 

@@ -95,6 +95,7 @@ class Arguments:
         tags: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
         priority: str | None = None,
+        webhook: str | Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The body of ``POST /v1/jobs``; see ``Client.submit`` for the arguments."""
         document = {
@@ -110,6 +111,7 @@ class Arguments:
             "tags": dict(tags or {}),
             "deadline_s": deadline_s,
             "priority": priority,
+            "webhook": {"url": webhook} if isinstance(webhook, str) else webhook,
         }
         return {name: value for name, value in document.items() if value is not None}
 

@@ -20,6 +20,7 @@ from ihvp.client.faults import raise_unless_succeeded
 from ihvp.client.result import Array, SolveResult, read_result, read_scores
 from ihvp.client.resumable import Progress, send_blob
 from ihvp.client.uploads import BlobSource, Upload
+from ihvp.client.webhooks import Webhooks
 from ihvp.errors import WaitTimeout
 from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
@@ -44,6 +45,9 @@ class Client:
         api_key: Sent with each request; by default ``IHVP_API_KEY``.
         transport: Replaces the network, for tests.
 
+    Attributes:
+        webhooks: Deliveries of webhooks, and the secrets that sign them.
+
     Every method may raise ``ServiceUnreachable``, and what the service refuses as the error of its code.
     """
 
@@ -66,6 +70,7 @@ class Client:
             transport=transport,
         )
         self._arguments = Arguments(self.put_blob)
+        self.webhooks = Webhooks(self._link)
 
     @property
     def url(self) -> str:
@@ -182,6 +187,7 @@ class Client:
         tags: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
         priority: str | None = None,
+        webhook: str | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> JobView:
         """Submits a job: (H + λI) x = b for one or more right-hand sides b.
@@ -201,6 +207,7 @@ class Client:
             tags: Labels to find the job by.
             deadline_s: Seconds until the job expires.
             priority: ``"low"``, ``"normal"`` or ``"high"``.
+            webhook: A URL that is told of the job's end, or ``{"url": …, "events": ["job.finished", …]}``.
             idempotency_key: Makes the job once however often, and from however many processes, it is submitted under
                 this key; left out, one is drawn for this call.
 
@@ -219,6 +226,7 @@ class Client:
             tags=tags,
             deadline_s=deadline_s,
             priority=priority,
+            webhook=webhook,
         )
         headers = {IDEMPOTENCY_KEY: idempotency_key or str(uuid4())}
         return JobView.model_validate_json(self._link.send("POST", "/v1/jobs", json=sent, headers=headers).content)

@@ -99,7 +99,8 @@ class Connection:
                 self._http.request(
                     method,
                     path,
-                    params={name: value for name, value in (params or {}).items() if value is not None},
+                    # An empty mapping would take the query of a link away.
+                    params={name: value for name, value in (params or {}).items() if value is not None} or None,
                     headers=headers,
                     json=json,
                     content=body() if body else None,

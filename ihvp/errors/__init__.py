@@ -34,6 +34,9 @@
     │   ├── ModelInTrainingMode        model_in_training_mode
     │   ├── UnsupportedLayer           unsupported_layer
     │   ├── NotRegistered (LookupError) not_registered
+    │   ├── InvalidWebhook             invalid_webhook
+    │   │   └── AddressNotAllowed      address_not_allowed
+    │   ├── WebhookSecretMissing       webhook_secret_missing
     │   ├── HessianTooLarge            hessian_too_large
     │   └── SolveTooLarge              solve_too_large
     ├── BodyTooLarge                   body_too_large
@@ -42,13 +45,16 @@
     │   ├── ModelNotFound              model_not_found
     │   ├── BlobNotFound               blob_not_found
     │   ├── KeyNotFound                key_not_found
-    │   └── UploadNotFound             upload_not_found
+    │   ├── UploadNotFound             upload_not_found
+    │   └── DeliveryNotFound           delivery_not_found
     ├── Conflict                       conflict
     │   ├── JobNotFinished             job_not_finished
     │   ├── JobAlreadyFinished         job_already_finished
     │   ├── NoResult                   no_result
     │   ├── NoInfluence                no_influence
-    │   └── OffsetMismatch             offset_mismatch
+    │   ├── OffsetMismatch             offset_mismatch
+    │   ├── DeliveryUnderWay           delivery_under_way
+    │   └── WebhookSecretExists        webhook_secret_exists
     ├── Gone                           gone
     │   ├── ResultExpired              result_expired
     │   └── UploadExpired              upload_expired

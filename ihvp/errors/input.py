@@ -5,6 +5,7 @@ from __future__ import annotations
 from ihvp.errors.base import IhvpError
 
 __all__ = [
+    "AddressNotAllowed",
     "DataMismatch",
     "DigestMismatch",
     "EmptyData",
@@ -16,6 +17,7 @@ __all__ = [
     "InvalidOption",
     "InvalidReference",
     "InvalidTensor",
+    "InvalidWebhook",
     "LossMismatch",
     "MalformedBody",
     "ModelInTrainingMode",
@@ -35,6 +37,7 @@ __all__ = [
     "UnknownParameters",
     "UnsupportedLayer",
     "ValidationFailed",
+    "WebhookSecretMissing",
     "WeightsMismatch",
 ]
 
@@ -223,3 +226,21 @@ class SolveTooLarge(InvalidInput):
     """The vectors and factors of a solve would not fit the memory budget."""
 
     code = "solve_too_large"
+
+
+class InvalidWebhook(InvalidInput):
+    """A webhook's address is none that deliveries can go to."""
+
+    code = "invalid_webhook"
+
+
+class AddressNotAllowed(InvalidWebhook):
+    """The service does not connect to this host: its address is private or special."""
+
+    code = "address_not_allowed"
+
+
+class WebhookSecretMissing(InvalidInput):
+    """A webhook was asked for, and there is no secret to sign its deliveries with."""
+
+    code = "webhook_secret_missing"

@@ -10,6 +10,8 @@ __all__ = [
     "BlobNotFound",
     "BodyTooLarge",
     "Conflict",
+    "DeliveryNotFound",
+    "DeliveryUnderWay",
     "Forbidden",
     "Gone",
     "JobAlreadyFinished",
@@ -38,6 +40,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "WaitTimeout",
+    "WebhookSecretExists",
     "WorkerLost",
 ]
 
@@ -78,6 +81,12 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class DeliveryNotFound(NotFound):
+    """No delivery of a webhook has this id."""
+
+    code = "delivery_not_found"
+
+
 class Conflict(IhvpError):
     """The request does not fit the state of what it names."""
 
@@ -106,6 +115,18 @@ class NoInfluence(Conflict):
     """Influence scores were not asked for at submit."""
 
     code = "no_influence"
+
+
+class DeliveryUnderWay(Conflict):
+    """The delivery is being sent right now."""
+
+    code = "delivery_under_way"
+
+
+class WebhookSecretExists(Conflict):
+    """There is a secret already; another takes its place by rotation."""
+
+    code = "webhook_secret_exists"
 
 
 class Gone(IhvpError):

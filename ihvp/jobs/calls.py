@@ -33,7 +33,7 @@ from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microse
 from ihvp.settings import Settings
 from ihvp.tenants import DEFAULT_TENANT
 
-__all__ = ["SCHEMA_VERSION", "JobCalls"]
+__all__ = ["SCHEMA_VERSION", "JobCalls", "job_record"]
 
 T = TypeVar("T")
 SCHEMA_VERSION: Final = 1
@@ -96,6 +96,7 @@ class JobCalls:
             self._silent,
             self._tenant,
             self._most_own,
+            *_webhook(request),
         )
         return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
@@ -301,6 +302,12 @@ def _lost_template() -> str:
     return rules.worker_lost_error("{losses}").model_dump_json()
 
 
+def _webhook(request: JobRequest) -> tuple[str, str, str]:
+    """Its events as JSON, its URL and its host."""
+    webhook = request.webhook
+    return ("", "", "") if webhook is None else (json.dumps(webhook.events), webhook.url, webhook.host)
+
+
 def _made_once(answer: Any) -> JobRecord | None:
     kind, *rest = answer
     return None if kind == "none" else _outcome(_record, rest[0])(answer)
@@ -332,10 +339,11 @@ def _outcome(parse: Callable[[Any], T], job_id: str, attempt: int = 0, most: int
 
 def _record(answer: Any) -> JobRecord:
     _, job_id, flat = answer
-    return _job(job_id, flat)
+    return job_record(job_id, flat)
 
 
-def _job(job_id: str, flat: list[str]) -> JobRecord:
+def job_record(job_id: str, flat: list[str]) -> JobRecord:
+    """The record of a job's hash as Lua returns it."""
     fields = hash_fields(flat)
 
     def moment(name: str) -> Any:
@@ -385,11 +393,11 @@ def _position(answer: Any) -> int | None:
 def _page(answer: Any) -> Page:
     _, cursor, *jobs = answer
     places = {job_id: place for job_id, _, where in jobs if (place := read_place(where)) is not None}
-    return Page([_job(job_id, flat) for job_id, flat, _ in jobs], cursor or None, places)
+    return Page([job_record(job_id, flat) for job_id, flat, _ in jobs], cursor or None, places)
 
 
 def _claimed(answer: Any) -> Sequence[JobRecord]:
-    return [_job(job_id, flat) for job_id, flat in answer[1:]]
+    return [job_record(job_id, flat) for job_id, flat in answer[1:]]
 
 
 def _superseded(answer: Any) -> str | None:

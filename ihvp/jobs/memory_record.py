@@ -30,19 +30,27 @@ class Kept:
     events: list[JobEvent] = field(default_factory=list)
     dropped: tuple[int, int] = (0, 0)
 
-    def announce(self, now: datetime, kind: str, data: dict[str, Any], limit: int) -> None:
-        """Adds an event; past the limit the oldest point of progress goes."""
+    def announce_state(self, now: datetime, limit: int) -> str:
+        """Adds the event of the job's state, and returns its id."""
+        job = self.job
+        data = {"state": job.state.value, "attempt": job.attempt, "revision": job.revision}
+        return self.announce(now, "state", data, limit)
+
+    def announce(self, now: datetime, kind: str, data: dict[str, Any], limit: int) -> str:
+        """Adds an event, and returns its id; past the limit the oldest point of progress goes."""
         milliseconds, number = to_microseconds(now) // 1000, 0
         if self.events:
             last = rules.event_position(self.events[-1].id)
             if (milliseconds, 0) <= last:
                 milliseconds, number = last[0], last[1] + 1
-        self.events.append(JobEvent(id=f"{milliseconds}-{number}", type=kind, data=data))
+        event_id = f"{milliseconds}-{number}"
+        self.events.append(JobEvent(id=event_id, type=kind, data=data))
         if len(self.events) > limit:
             points = (at for at, event in enumerate(self.events) if event.type == "progress")
             oldest = next(points, None)
             if oldest is not None:
                 self.dropped = rules.event_position(self.events.pop(oldest).id)
+        return event_id
 
     def is_unstopped(self, since: datetime) -> bool:
         """Whether it runs although it was cancelled, or its deadline passed, before then."""

@@ -12,6 +12,7 @@ from ihvp.jobs.memory_presence import MemoryPresence, atomic
 from ihvp.jobs.memory_record import Kept
 from ihvp.jobs.states import JobState
 from ihvp.tenants import DEFAULT_TENANT
+from ihvp.webhooks.memory_store import MemoryWebhookStore
 
 __all__ = ["MemoryShelf"]
 
@@ -21,6 +22,9 @@ class MemoryShelf(MemoryPresence):
 
     Args:
         clock: The store's time, with a time zone.
+
+    Attributes:
+        webhooks: What their webhooks are to be told.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
@@ -28,6 +32,7 @@ class MemoryShelf(MemoryPresence):
         self._jobs: dict[str, Kept] = {}
         self._tenant: str | None = None
         self._most_own: int | None = None
+        self.webhooks = MemoryWebhookStore(clock)
 
     @atomic
     def drop_results(self, finished_before_s: float, limit: int = 100) -> Sequence[str]:

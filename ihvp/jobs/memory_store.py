@@ -431,8 +431,7 @@ class MemoryJobStore(MemoryShelf):
         return kept.job
 
     def _announce_state(self, kept: Kept) -> None:
-        job = kept.job
-        self._announce(kept, "state", {"state": job.state.value, "attempt": job.attempt, "revision": job.revision})
+        self.webhooks.tell(kept.job, kept.announce_state(self._clock(), self._event_limit))
 
     def _announce(self, kept: Kept, kind: str, data: dict[str, Any]) -> None:
         kept.announce(self._clock(), kind, data, self._event_limit)

@@ -11,6 +11,7 @@ from ihvp.methods import Curvature, InversionMethod, parse_method
 from ihvp.models.spec import ModelSpec
 from ihvp.perturbation import Perturbation
 from ihvp.references import TensorRef
+from ihvp.webhooks.spec import WebhookSpec
 
 __all__ = [
     "GradientOf",
@@ -118,6 +119,7 @@ class JobSubmission(_Strict):
         description="Seconds from submit until it expires.",
     )
     tags: Tags = Field(default_factory=dict)
+    webhook: WebhookSpec | None = Field(None, description="Who is told about the job, by signed HTTP requests.")
 
 
 class ResolvedModel(_Strict):
@@ -155,6 +157,7 @@ class JobRequest(_Strict):
     priority: Priority
     deadline_s: float | None
     tags: dict[str, str]
+    webhook: WebhookSpec | None = None
 
     def blob_digests(self) -> list[str]:
         """The blobs that the job needs while it lives."""

@@ -6,6 +6,7 @@ semantics stand in one place, and the two kinds of adapter cannot drift apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ __all__ = ["Call", "Scripts", "from_microseconds", "hash_fields", "to_microsecon
 T_co = TypeVar("T_co", covariant=True)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+# What the scripts of two stores both need stands in one of them, under lua/shared.
+INCLUDE: Final = re.compile(r"^-- include ([\w.]+)/(\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Scripts:
         self._folder = files(package) / "lua"
         self._preludes = [name for name in self._all() if name.startswith("prelude")]
         shared = (files("ihvp.keyvalue") / "lua" / "tenants.lua").read_text(encoding="utf-8")
-        self._prelude = "\n".join([shared, *map(self._read, self._preludes)])
+        self._prelude = INCLUDE.sub(_shared, "\n".join([shared, *map(self._read, self._preludes)]))
 
     def source(self, name: str) -> str:
         """The text of a script as the server gets it."""
@@ -65,6 +68,10 @@ class Scripts:
 
     def _read(self, name: str) -> str:
         return (self._folder / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _shared(include: re.Match[str]) -> str:
+    return (files(include[1]) / "lua" / "shared" / f"{include[2]}.lua").read_text(encoding="utf-8")
 
 
 def to_microseconds(moment: datetime) -> int:

@@ -1,4 +1,4 @@
-"""The parts of the service as processes: store, API, reconciler, workers, in order of starting."""
+"""The parts of the service as processes: store, API, reconciler, sender of webhooks, workers, in order of starting."""
 
 from __future__ import annotations
 
@@ -60,12 +60,15 @@ def service_parts(options: UpOptions, root: Path, listener: int) -> list[Part]:
     api = ["uvicorn", "app.main:create_app", "--factory", "--fd", str(listener)]
     # Long-polls and event streams are cut off at a stop: their callers resume.
     api += ["--timeout-graceful-shutdown", "1", "--no-access-log"]
+    sender = ["celery", "--quiet", "-A", "workers.webhooks.celery_app", "worker", "--without-gossip"]
+    sender += ["--without-mingle", "--pool", "solo", "-n", "webhooks@%h"]
     worker = ["celery", "--quiet", "-A", "workers.celery_app", "worker", "--without-gossip", "--without-mingle", "-n"]
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     return [
         *([] if store is None else [_store_part(store, options.data_dir, environment)]),
         rooms.part("api", API, api, pass_fds=(listener,)),
         rooms.part("reconciler", RECONCILER, ["workers.reconciler"]),
+        rooms.part("webhooks", WORKERS, sender),
         *(rooms.part(name, WORKERS, [*worker, f"{name}@%h"]) for name in names),
     ]
 

@@ -132,7 +132,7 @@ def test_refusals_are_counted_by_their_code(make_service: MakeService) -> None:
     assert scraped(service)['ihvp_http_problems_total{code="job_not_found",status="404"}'] == 1
 
 
-def test_a_scrape_asks_the_store_twice_however_much_it_keeps(used: Service) -> None:
+def test_a_scrape_asks_the_store_three_times_however_much_it_keeps(used: Service) -> None:
     with redis.Redis.from_url(used.settings.redis_url) as server:
 
         def calls() -> int:
@@ -147,7 +147,7 @@ def test_a_scrape_asks_the_store_twice_however_much_it_keeps(used: Service) -> N
             used.submit()
         before = calls()
         used.http.get("/metrics")
-        assert few == calls() - before == 2
+        assert few == calls() - before == 3
 
 
 def test_every_api_process_shows_the_same_counts(used: Service, make_service: MakeService) -> None:
@@ -156,7 +156,7 @@ def test_every_api_process_shows_the_same_counts(used: Service, make_service: Ma
 
 
 def test_a_store_that_does_not_answer_is_unknown_not_empty() -> None:
-    text = Metrics().render(None, live_workers=0, prediction_errors={}).decode()
+    text = Metrics().render(None, live_workers=0, prediction_errors={}, outbox=None).decode()
     assert "ihvp_store_up 0.0" in text
     assert "ihvp_queue_length NaN" in text
     assert "ihvp_workers NaN" in text

@@ -44,7 +44,9 @@ def test_every_route_of_the_job_api_is_described(document: dict[str, Any]) -> No
         "GET /v1/models/{name}/{version}", "PUT /v1/blobs/{digest}", "GET /v1/blobs/{digest}",
         "HEAD /v1/blobs/{digest}", "OPTIONS /v1/uploads", "POST /v1/uploads", "HEAD /v1/uploads/{upload_id}",
         "PATCH /v1/uploads/{upload_id}", "DELETE /v1/uploads/{upload_id}",
-        "GET /v1/methods", "GET /healthz", "GET /readyz", "GET /metrics",
+        "GET /v1/webhooks/deliveries", "GET /v1/webhooks/deliveries/{delivery_id}",
+        "POST /v1/webhooks/deliveries/{delivery_id}/replay", "GET /v1/webhooks/secrets", "POST /v1/webhooks/secrets",
+        "POST /v1/webhooks/secrets/rotate", "GET /v1/methods", "GET /healthz", "GET /readyz", "GET /metrics",
     }  # fmt: skip
 
 
@@ -139,11 +141,18 @@ def test_it_does_so_with_keys(fuzzed: Service, tmp_path: Path) -> None:
 
 def check_document(fuzzed: Service, tmp_path: Path, *options: str) -> None:
     document = fuzzed.http.get("/openapi.json").json()
+    assert fuzzed.http.post("/v1/webhooks/secrets").status_code == 201
+    hook = {"url": "https://platform.example/hook", "events": ["job.finished", "job.cancelled"]}
+    told = fuzzed.submit(webhook=hook)
+    while fuzzed.http.get(f"/v1/jobs/{told['id']}", params={"wait": 5}).json()["state"] != "succeeded":
+        pass
+    (delivery,) = fuzzed.http.get(told["links"]["deliveries"]).json()["deliveries"]
     # What is there takes the place of the examples, so that more than 404 is reached.
     known = {
         "job_id": fuzzed.submit(influence={"on": "training"})["id"],
         "name": fuzzed.register("house-prices")["name"],
         "version": "1",
+        "delivery_id": delivery["id"],
         "digest": fuzzed.spec()["weights"],
         "upload_id": started(fuzzed, b"12345").rpartition("/")[2],
     }

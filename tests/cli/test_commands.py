@@ -16,6 +16,8 @@ from ihvp.up.embedded_store import free_port
 
 COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "models", "methods", "blobs put", "doctor"]
 COMMANDS += ["models register", "models show", "keys create", "keys list", "keys revoke"]
+COMMANDS += ["models register", "models show", "webhooks deliveries", "webhooks replay"]
+COMMANDS += ["webhooks secret create", "webhooks secret rotate", "webhooks secret list"]
 
 
 def ihvp(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:

@@ -174,3 +174,11 @@ def test_a_silent_service_is_told_apart_from_an_absent_one() -> None:
             pytest.raises(IhvpError, match="did not answer within"),
         ):
             link.send("GET", "/")
+
+
+def test_a_link_keeps_its_query() -> None:
+    # Else the second page of a listing would be the first again, for ever.
+    with FlakyService([]).running() as service, connect(service.url) as link:
+        link.send("GET", "/v1/jobs?limit=2&cursor=17")
+        link.send("GET", "/v1/jobs", params={"state": None, "tag": "a:1"})
+    assert service.seen == ["GET /v1/jobs?limit=2&cursor=17", "GET /v1/jobs?tag=a%3A1"]

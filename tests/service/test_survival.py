@@ -42,7 +42,7 @@ def parts(service: RunningService, *words: str) -> list[psutil.Process]:
 
 def worker_child(service: RunningService) -> psutil.Process:
     """The process that solves: the child of Celery's parent."""
-    workers = parts(service, "celery")
+    workers = parts(service, "workers.celery_app")
     (parent,) = [process for process in workers if process.ppid() == service.pid]
     (child,) = parent.children()
     return child

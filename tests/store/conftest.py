@@ -18,6 +18,8 @@ from ihvp.models.memory_store import MemoryModelStore
 from ihvp.models.redis_store import AsyncRedisModelStore, RedisModelStore
 from ihvp.models.store import ModelStore
 from ihvp.settings import Settings
+from ihvp.webhooks.redis_store import AsyncRedisWebhookStore, RedisWebhookStore
+from ihvp.webhooks.store import WebhookStore
 from tests.store.awaited import Awaited
 
 ADAPTERS = ["memory", "redis", "redis-async"]
@@ -77,6 +79,22 @@ def models(request: pytest.FixtureRequest) -> Iterator[ModelStore]:
         RedisModelStore.from_settings(settings)
         if request.param == "redis"
         else Awaited(lambda: AsyncRedisModelStore.from_settings(settings))
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hooks(store: JobStore, request: pytest.FixtureRequest) -> Iterator[WebhookStore]:
+    """The outbox beside ``store``."""
+    if isinstance(store, MemoryJobStore):
+        yield store.webhooks
+        return
+    settings = request.getfixturevalue("valkey")
+    made: Any = (
+        RedisWebhookStore.from_settings(settings)
+        if isinstance(store, RedisJobStore)
+        else Awaited(lambda: AsyncRedisWebhookStore.from_settings(settings))
     )
     yield made
     made.close()

@@ -21,6 +21,11 @@ from ihvp.jobs.store import Deleted, JobFilter, JobStore, Once, Standing
 from ihvp.jobs.submission import Priority
 from ihvp.methods import InversionMethod
 from ihvp.settings import Settings
+from ihvp.webhooks.record import Delivery, DeliveryState, DeliveryTry
+from ihvp.webhooks.redis_store import RedisWebhookStore
+from ihvp.webhooks.rules import events_of
+from ihvp.webhooks.spec import WebhookEvent, WebhookSpec
+from ihvp.webhooks.store import WebhookStore
 from tests.store.awaited import Awaited
 from tests.store.samples import ERROR, PROGRESS, RESULT, job_request
 
@@ -31,6 +36,9 @@ TENANTS = ["default", "acme"]
 TIMES = {"created_at", "started_at", "finished_at", "deadline_at"}
 LONG_S = 3600.0
 ONCE = [Once(key, fingerprint, LONG_S) for key, fingerprint in (("k", "one"), ("k", "other"), ("l", "one"))]
+
+HOOK = WebhookSpec(url="https://example.com/", events=list(WebhookEvent))
+MANY = 1000
 
 job_ids = st.sampled_from(IDS)
 
@@ -67,6 +75,16 @@ ADAPTERS: dict[str, Callable[[Settings], Any]] = {
 }
 
 
+def told_by(store: WebhookStore) -> list[Delivery]:
+    """All deliveries, of all tenants."""
+    return [delivery for tenant in TENANTS for delivery in store.list(tenant, limit=MANY)[0]]
+
+
+def outbox(store: WebhookStore) -> list[tuple[Any, ...]]:
+    """All deliveries, without what clocks and ids tell."""
+    return sorted((e.tenant, e.job_id, e.type, e.state.value, e.attempt, e.round) for e in told_by(store))
+
+
 class LifeCycle(RuleBasedStateMachine):
     """Calls both stores alike and compares."""
 
@@ -78,10 +96,12 @@ class LifeCycle(RuleBasedStateMachine):
         own = self.base.model_copy(update={"namespace": f"s-{secrets.token_hex(6)}"})
         self.redis = ADAPTERS[self.adapter](own)
         self.model = MemoryJobStore(overdue_grace_s=LONG_S)
+        self.hooks = RedisWebhookStore.from_settings(own)
         self.ended: dict[str, JobState] = {}
 
     def teardown(self) -> None:
         self.redis.close()
+        self.hooks.close()
 
     def jobs(self, state: JobState | None = None) -> Sequence[JobRecord]:
         return self.model.list(JobFilter(state=state), limit=len(IDS)).jobs
@@ -105,6 +125,7 @@ class LifeCycle(RuleBasedStateMachine):
         tenant=st.sampled_from([None, *TENANTS]),
         most_queued=st.sampled_from([None, None, None, 1, 2]),
         origin=st.sampled_from([Origin(), Origin("r1", "00-t", 2.5), Origin(predicted_s=0.0)]),
+        webhook=st.sampled_from([None, HOOK]),
     )
     def create(
         self,
@@ -117,10 +138,11 @@ class LifeCycle(RuleBasedStateMachine):
         tenant: str | None,
         most_queued: int | None,
         origin: Origin,
+        webhook: WebhookSpec | None,
     ) -> None:
         free = sorted({*IDS} - {job.id for job in self.jobs()})
         job_id = taken or free[0]
-        request = job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags)
+        request = job_request(priority=priority, method=method, deadline_s=deadline_s, tags=tags, webhook=webhook)
         self.both("submit", job_id, request, tenant=tenant, once=once, most_queued=most_queued, origin=origin)
 
     @precondition(lambda self: self.model.queue_length())
@@ -223,6 +245,42 @@ class LifeCycle(RuleBasedStateMachine):
         assert dropped == sorted(outcome(self.model, "drop_jobs", 0.0))
         for job_id in dropped:
             self.ended.pop(job_id, None)
+
+    @precondition(lambda self: self.model.webhooks.overview().due)
+    @rule(state=st.sampled_from(DeliveryState))
+    def deliver(self, state: DeliveryState) -> None:
+        """A sender tries all that is due."""
+        for store in (self.model.webhooks, self.hooks):
+            for sent in store.claim(lease_s=LONG_S, most=MANY, most_of_a_lane=MANY, most_tries=3):
+                done = DeliveryTry(attempt=sent.delivery.attempt, at=sent.delivery.occurred_at)
+                assert store.settle(sent.delivery.id, done, state=state)
+
+    @precondition(lambda self: outbox(self.model.webhooks))
+    @rule(nth=st.integers(0, 20))
+    def replay(self, nth: int) -> None:
+        """An operator has one sent again: the same in both, though their ids differ by their clocks."""
+        for store in (self.model.webhooks, self.hooks):
+            listed = told_by(store)
+            wanted = sorted(listed, key=lambda each: (each.job_id, each.type, each.created_at))[nth % len(listed)]
+            store.replay(wanted.tenant, wanted.id)
+
+    @invariant()
+    def both_tell_webhooks_the_same(self) -> None:
+        assert outbox(self.hooks) == outbox(self.model.webhooks)
+        mine, theirs = self.model.webhooks.overview(), self.hooks.overview()
+        assert (mine.due, mine.dead, mine.counts) == (theirs.due, theirs.dead, theirs.counts)
+
+    @invariant()
+    def each_event_of_a_webhook_has_one_delivery(self) -> None:
+        told = told_by(self.hooks)
+        assert len({each.id for each in told}) == len(told)
+        for job in self.jobs():
+            states = [JobState(e.data["state"]) for e in self.redis.events(job.id) if e.type == "state"]
+            events = sorted(name for state in states for name in events_of(state)) if job.request.webhook else []
+            # A job may have been deleted, and another made under its id in this walk: what is older is not its own.
+            mine = [e for e in told if e.job_id == job.id and e.created_at > job.created_at]
+            assert {each.tenant for each in mine} <= {job.tenant}
+            assert sorted(each.type for each in mine) == events
 
     @invariant()
     def both_tell_the_same(self) -> None:

@@ -4,7 +4,8 @@
 --   digest of the key it is made under or '', fingerprint, ms for which the key is kept, most jobs that may wait or 0,
 --   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs,
 --   and the blob that was stored for it: {digest, bytes}; age in µs from which a worker counts as gone, tenant,
---   most jobs of the tenant that may wait or 0
+--   most jobs of the tenant that may wait or 0,
+--   events that its webhook is told, as JSON, or '', the webhook's URL and host
 -- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately} | {'own_full', waiting, most}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local tenant = ARGV[21]
@@ -39,6 +40,9 @@ redis.call('ZADD', key('jobs'), int(created), id)
 redis.call('ZADD', key('jobs:queued'), int(created), id)
 redis.call('ZADD', tenant_key(tenant, 'jobs'), int(created), id)
 redis.call('ZADD', tenant_key(tenant, 'jobs:queued'), int(created), id)
+if ARGV[23] ~= '' then
+  redis.call('HSET', job_key(id), 'hook_events', ARGV[23], 'hook_url', ARGV[24], 'hook_host', ARGV[25])
+end
 if ARGV[7] ~= '' then
   job.deadline = created + tonumber(ARGV[7])
   redis.call('HSET', job_key(id), 'deadline', int(job.deadline))

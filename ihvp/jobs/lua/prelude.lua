@@ -18,6 +18,7 @@
 --       request_id, trace               of the request that made it; absent where it had none
 --       predicted, expected             seconds it was predicted to take; '<start> <end>' as they were expected, in µs
 --       block                           '<jobs> <predicted µs or ->' of the block that it leads while it runs
+--       hook_events, hook_url, hook_host      which events are told to whom, where a webhook was asked for
 --       op                              mark of the last write by a worker, so that a repeated call is recognised
 --   P:queue           zset     waiting jobs by score: created time, less or more ten minutes by priority
 --   P:queue:normal, P:queue:high, P:queue:deadlines   those of a priority, and those with a deadline
@@ -44,6 +45,7 @@
 --   P:led             hash     role -> when it was last taken or kept
 --   P:metrics         hash     '<family>|<label>|...' -> count; see ihvp/jobs/counts.py
 --   P:events          channel  the id of each job that changed
+--   P:webhooks:…               deliveries of webhooks: see ihvp/webhooks/lua/shared/outbox.lua
 --
 -- A script answers {'ok', ...} or {<what is wrong>, ...}.
 
@@ -61,7 +63,7 @@ end
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
   'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method',
-  'started', 'predicted', 'expected', 'block', 'tenant'}
+  'started', 'predicted', 'expected', 'block', 'tenant', 'hook_events'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
@@ -115,6 +117,8 @@ local function count_all(fields, method)
   end
 end
 
+-- include ihvp.webhooks/outbox
+
 -- Counts or uncounts the references of a JSON list of digests.
 local function refer(list, by)
   if not list then return end
@@ -124,11 +128,11 @@ local function refer(list, by)
 end
 
 -- Adds an event and tells everybody. Past the limit the oldest point of progress goes; a change of state never does,
--- so that whoever follows a job misses none.
+-- so that whoever follows a job misses none. Returns the event's id.
 local OLDEST_LOOKED_AT = 64
 local function announce(id, limit, kind, data)
   local stream = key('events:' .. id)
-  redis.call('XADD', stream, '*', 'type', kind, 'data', data)
+  local event = redis.call('XADD', stream, '*', 'type', kind, 'data', data)
   if redis.call('XLEN', stream) > tonumber(limit) then
     for _, event in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', OLDEST_LOOKED_AT)) do
       if event[2][2] == 'progress' then
@@ -138,6 +142,7 @@ local function announce(id, limit, kind, data)
     end
   end
   redis.call('PUBLISH', key('events'), id)
+  return event
 end
 
 -- Whether a job may share a block: one that a worker died on is solved alone, lest it takes others with it, and so is
@@ -248,7 +253,8 @@ local function move(job, state, now, limit, changes)
     end
   end
   local data = string.format('{"state":"%s","attempt":%.0f,"revision":%.0f}', state, job.attempt, job.revision)
-  announce(id, limit, 'state', data)
+  local event = announce(id, limit, 'state', data)
+  if job.hook_events then tell_webhook(job, event, now) end
 end
 
 -- Forgets a finished job.

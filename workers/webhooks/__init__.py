@@ -1,0 +1,1 @@
+"""The sender of webhooks: a process of its own, without torch."""
