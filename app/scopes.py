@@ -35,6 +35,12 @@ SCOPES: Final[dict[str, Scope | None]] = {
     "lookAtUpload": Scope.Submit,
     "continueUpload": Scope.Submit,
     "endUpload": Scope.Submit,
+    "listDeliveries": Scope.Read,
+    "getDelivery": Scope.Read,
+    "replayDelivery": Scope.Submit,
+    "listWebhookSecrets": Scope.Admin,
+    "createWebhookSecret": Scope.Admin,
+    "rotateWebhookSecret": Scope.Admin,
     "listMethods": Scope.Read,
     # Of all tenants together.
     "getMetrics": Scope.Admin,

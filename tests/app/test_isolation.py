@@ -223,6 +223,45 @@ def create_upload(world: World) -> None:
     missing(world.b.get(f"/v1/blobs/{digest_of(data)}"), "blob_not_found")
 
 
+def delivery_of_a(world: World) -> dict[str, Any]:
+    """A delivery of a job of A, signed with A's secret."""
+    world.a.http.post("/v1/webhooks/secrets")
+    job = world.a.submit(model="secret@1", webhook={"url": "https://platform.example/hook"})
+    world.a.http.post(f"/v1/jobs/{job['id']}/cancel")
+    (delivery,) = world.a.http.get(job["links"]["deliveries"]).json()["deliveries"]
+    found: dict[str, Any] = delivery
+    return found
+
+
+def list_deliveries(world: World) -> None:
+    theirs = delivery_of_a(world)
+    for query in ("", f"?job={theirs['job_id']}", "?state=pending"):
+        assert world.b.get(f"/v1/webhooks/deliveries{query}").json() == {"deliveries": [], "next": None}
+
+
+def on_delivery(method: str, what: str) -> Callable[[World], None]:
+    def check(world: World) -> None:
+        url = delivery_of_a(world)["links"][what]
+        missing(world.b.request(method, url), "delivery_not_found")
+        assert world.a.http.request(method, url).is_success
+
+    return check
+
+
+def secrets(world: World) -> None:
+    """What signs A's messages signs none of B's, and B is not told that A has one."""
+    delivery_of_a(world)
+    theirs = {each["id"] for each in world.a.http.get("/v1/webhooks/secrets").json()["secrets"]}
+    assert theirs
+    mine = {each["id"] for each in world.b.get("/v1/webhooks/secrets").json()["secrets"]}
+    if not mine:
+        problem(world.b.post("/v1/webhooks/secrets/rotate"), 422, "webhook_secret_missing")
+        assert world.b.post("/v1/webhooks/secrets").status_code == 201
+    rotated = world.b.post("/v1/webhooks/secrets/rotate").json()["secrets"]
+    assert not theirs & {each["id"] for each in rotated}
+    assert theirs == {each["id"] for each in world.a.http.get("/v1/webhooks/secrets").json()["secrets"]}
+
+
 def nothing(world: World) -> None:
     """It says nothing of any tenant."""
     del world
@@ -249,6 +288,12 @@ CHECKS: dict[str, Callable[[World], None]] = {
     "continueUpload": on_upload("PATCH"),
     "endUpload": on_upload("DELETE"),
     "describeUploads": nothing,
+    "listDeliveries": list_deliveries,
+    "getDelivery": on_delivery("GET", "self"),
+    "replayDelivery": on_delivery("POST", "replay"),
+    "listWebhookSecrets": secrets,
+    "createWebhookSecret": secrets,
+    "rotateWebhookSecret": secrets,
     "listMethods": nothing,
     "getHealth": nothing,
     "getReadiness": nothing,
@@ -271,7 +316,11 @@ class TestEachOperation:
         assert name in SCOPES, f"{method} {path} is new: app/scopes.py has to say what it needs"
         needed = SCOPES[name]
         url = path
-        for part, value in {"job_id": "job_00000000000000000000000000", "upload_id": "0" * 32}.items():
+        for part, value in {
+            "job_id": "job_00000000000000000000000000",
+            "upload_id": "0" * 32,
+            "delivery_id": "msg_1",
+        }.items():
             url = url.replace(f"{{{part}}}", value)
         url = url.replace("{digest}", world.result).replace("{name}", "none").replace("{version}", "1")
         stranger = httpx.request(method, f"{world.a.http.base_url}{url}")
