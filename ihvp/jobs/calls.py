@@ -32,6 +32,7 @@ from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
 from ihvp.settings import Settings
 from ihvp.tenants import DEFAULT_TENANT
+from ihvp.webhooks.spec import webhook_fields
 
 __all__ = ["SCHEMA_VERSION", "JobCalls", "job_record"]
 
@@ -96,7 +97,7 @@ class JobCalls:
             self._silent,
             self._tenant,
             self._most_own,
-            *_webhook(request),
+            *webhook_fields(request.webhook),
         )
         return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
@@ -300,12 +301,6 @@ def _stamp(moment: Any) -> int | None:
 
 def _lost_template() -> str:
     return rules.worker_lost_error("{losses}").model_dump_json()
-
-
-def _webhook(request: JobRequest) -> tuple[str, str, str]:
-    """Its events as JSON, its URL and its host."""
-    webhook = request.webhook
-    return ("", "", "") if webhook is None else (json.dumps(webhook.events), webhook.url, webhook.host)
 
 
 def _made_once(answer: Any) -> JobRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ihvp.errors import InvalidWebhook
 
-__all__ = ["WebhookEvent", "WebhookSpec", "parse_url"]
+__all__ = ["WebhookEvent", "WebhookSpec", "parse_url", "webhook_fields"]
 
 LONGEST_URL: Final = 2048
 SCHEMES: Final = {"https": 443, "http": 80}
@@ -110,3 +111,8 @@ class WebhookSpec(BaseModel):
         """Host and port, as deliveries share the sender's time."""
         parts = parse_url(self.url)
         return f"{parts.hostname}:{parts.port or SCHEMES[parts.scheme]}"
+
+
+def webhook_fields(webhook: WebhookSpec | None) -> tuple[str, str, str]:
+    """What the store's scripts know of a job's webhook: its events as JSON, its URL and its host; empty without one."""
+    return ("", "", "") if webhook is None else (json.dumps(webhook.events), webhook.url, webhook.host)
