@@ -114,5 +114,5 @@ class WebhookSpec(BaseModel):
 
 
 def webhook_fields(webhook: WebhookSpec | None) -> tuple[str, str, str]:
-    """What the store's scripts know of a job's webhook: its events as JSON, its URL and its host; empty without one."""
+    """Its events as JSON, its URL and its host, for the scripts of the store; empty where there is no webhook."""
     return ("", "", "") if webhook is None else (json.dumps(webhook.events), webhook.url, webhook.host)
