@@ -100,15 +100,17 @@ def die(settings: Settings, step: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "ended"),
+    ("step", "some_ended"),
     [
-        ("before the blobs are synced", 0),
-        ("among the renames", 0),
-        ("before the ends are written", 0),
-        ("after the ends are written", JOBS),
+        ("before the blobs are synced", False),
+        ("among the renames", False),
+        ("before the ends are written", False),
+        ("after the ends are written", True),
     ],
 )
-def test_a_worker_that_is_killed_while_it_ends_a_block_loses_nothing(valkey: Settings, step: str, ended: int) -> None:
+def test_a_worker_that_is_killed_while_it_ends_a_block_loses_nothing(
+    valkey: Settings, step: str, some_ended: bool
+) -> None:
     block = Block(valkey)
     ids = block.submit()
     worker = multiprocessing.get_context("spawn").Process(target=die, args=(valkey, step))
@@ -116,7 +118,9 @@ def test_a_worker_that_is_killed_while_it_ends_a_block_loses_nothing(valkey: Set
     worker.join(60)
     assert worker.exitcode == -signal.SIGKILL
     states = [block.store.get(job_id).state for job_id in ids]
-    assert states.count(JobState.Succeeded) == ended
+    # All of them, where the machine writes 32 results in a quarter of a second; fewer go ahead where it does not.
+    ended = states.count(JobState.Succeeded)
+    assert bool(ended) == some_ended
     assert len(block.store.reclaim_owner("first", 3)) == JOBS - ended
     while block.store.queue_length():
         block.work("second")
