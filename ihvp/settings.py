@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     lease_s: Seconds = Field(30.0, description="A running job whose lease is older is taken from its worker.")
     lease_renew_s: Seconds = Field(5.0, description="How often a worker renews the lease of its job.")
     max_attempts: Count = Field(3, description="Workers that may die on a job before it fails.")
+    quarantine_s: float = Field(
+        600.0,
+        ge=0,
+        description="How long a method that killed max_attempts workers on a model does not run on it; 0: never.",
+    )
     reconcile_interval_s: Seconds = Field(1.0, description="Pause between two rounds of the reconciler.")
     worker_alive_s: Seconds = Field(15.0, description="A worker not heard of for longer counts as gone.")
     canary_s: Seconds = Field(

@@ -79,6 +79,7 @@
     ├── WaitTimeout (TimeoutError)     wait_timeout
     ├── ServiceUnreachable             service_unreachable
     ├── WorkerLost                     worker_lost
+    ├── ModelQuarantined               model_quarantined
     ├── OutOfMemory                    out_of_memory
     ├── StaleAttempt                   stale_attempt
     └── SetupError                     setup_error

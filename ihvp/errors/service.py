@@ -21,6 +21,7 @@ __all__ = [
     "KeyNotFound",
     "MethodNotAllowed",
     "ModelNotFound",
+    "ModelQuarantined",
     "NoInfluence",
     "NoResult",
     "NotAcceptable",
@@ -278,6 +279,12 @@ class WorkerLost(IhvpError):
     """Worker after worker died on this job."""
 
     code = "worker_lost"
+
+
+class ModelQuarantined(IhvpError):
+    """The method has killed worker after worker on this model."""
+
+    code = "model_quarantined"
 
 
 class OutOfMemory(IhvpError):

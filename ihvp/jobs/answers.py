@@ -9,10 +9,22 @@ from typing import Any
 from ihvp.jobs.counts import Measurements, WorkerSeen
 from ihvp.jobs.outlook import Eta, Origin, Outlook, Place, Unknown
 from ihvp.jobs.states import JobState
-from ihvp.jobs.store import WorkerInfo
+from ihvp.jobs.store import Chain, Quarantined, WorkerInfo
 from ihvp.keyvalue.calls import hash_fields
 
-__all__ = ["read_measurements", "read_outlook", "read_place", "read_workers", "write_origin"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "check_schema",
+    "read_chain",
+    "read_measurements",
+    "read_outlook",
+    "read_place",
+    "read_quarantine",
+    "read_workers",
+    "write_origin",
+]
+
+SCHEMA_VERSION: Final = 1
 
 
 def read_place(answer: Any) -> Place | None:
@@ -67,3 +79,34 @@ def write_origin(origin: Origin) -> str:
 
 def _seconds(stamp: str) -> float | None:
     return int(stamp) / 1e6 if stamp else None
+
+
+def read_quarantine(answer: Any) -> Sequence[Quarantined]:
+    """The answer of ``quarantine.lua``."""
+    found = []
+    for system, left, job_id in answer[1:]:
+        method, _, digest = system.partition(" ")
+        found.append(Quarantined(method, digest, job_id, int(left) / 1e6))
+    return sorted(found, key=lambda each: (each.model_digest, each.method))
+
+
+def read_chain(answer: Any) -> Chain:
+    """The answer of ``chain.lua``."""
+    _, workers, proof, asked, send = answer
+    proof_age, asked_age = (None if age == "" else int(age) / 1e6 for age in (proof, asked))
+    return Chain(int(workers), proof_age, asked_age, bool(send))
+
+
+def check_schema(answer: Any) -> None:
+    """Refuses a store that another version has written.
+
+    Raises:
+        SetupError: It is in another layout.
+    """
+    if int(answer) != SCHEMA_VERSION:
+        raise SetupError(
+            "The job store holds data in another version's layout.",
+            given=f"layout {answer}",
+            allowed=f"layout {SCHEMA_VERSION}",
+            hint="Run the version of ihvp that wrote it, or set IHVP_NAMESPACE to start an empty store beside it.",
+        )

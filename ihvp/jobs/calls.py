@@ -8,9 +8,18 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from ihvp.errors import SetupError
 from ihvp.jobs import rules
-from ihvp.jobs.answers import read_measurements, read_outlook, read_place, read_workers, write_origin
+from ihvp.jobs.answers import (
+    SCHEMA_VERSION,
+    check_schema,
+    read_chain,
+    read_measurements,
+    read_outlook,
+    read_place,
+    read_quarantine,
+    read_workers,
+    write_origin,
+)
 from ihvp.jobs.counts import Measurements, SignOfLife, result_counts
 from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
@@ -24,6 +33,7 @@ from ihvp.jobs.store import (
     LeaseState,
     Once,
     Page,
+    Quarantined,
     Reclaimed,
     Standing,
     WorkerInfo,
@@ -37,7 +47,6 @@ from ihvp.webhooks.spec import webhook_fields
 __all__ = ["SCHEMA_VERSION", "JobCalls", "job_record"]
 
 T = TypeVar("T")
-SCHEMA_VERSION: Final = 1
 SCANNED_AT_ONCE: Final = 500
 """Blobs that one call looks at: the server does nothing else meanwhile."""
 
@@ -58,6 +67,7 @@ class JobCalls:
         self._most_own = most_queued or 0
         self._prefix = f"{{{settings.namespace}}}"
         self._event_limit = settings.event_limit
+        self._quarantine = _microseconds(settings.quarantine_s)
         self._silent = _microseconds(settings.worker_alive_s)
 
     def of(self, tenant: str, most_queued: int | None) -> JobCalls:
@@ -98,6 +108,7 @@ class JobCalls:
             self._tenant,
             self._most_own,
             *webhook_fields(request.webhook),
+            rules.system(request),
         )
         return Call("create", args, _outcome(_placed_record, job_id, most=most_queued or 0))
 
@@ -157,7 +168,8 @@ class JobCalls:
 
     def _claim(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> tuple[str | int, ...]:
         near = _microseconds(rules.NEAR_DEADLINE_S)
-        return (owner, _microseconds(lease_s), _op(), self._event_limit, near, most_rhs, most_numbers)
+        error = rules.quarantine_error("{seconds}").model_dump_json()
+        return (owner, _microseconds(lease_s), _op(), self._event_limit, near, most_rhs, most_numbers, error)
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> Call[LeaseState]:
         """``JobStore.renew``."""
@@ -217,12 +229,13 @@ class JobCalls:
 
     def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_lapsed``."""
-        args = (max_attempts, _lost_template(), rules.BATCH, self._event_limit)
+        args = (max_attempts, _lost_template(), rules.BATCH, self._event_limit, self._quarantine)
         return Call("reclaim_lapsed", args, _reclaimed)
 
     def reclaim_owner(self, owner: str, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_owner``."""
-        return Call("reclaim_owner", (owner, max_attempts, _lost_template(), self._event_limit), _reclaimed)
+        args = (owner, max_attempts, _lost_template(), self._event_limit, self._quarantine)
+        return Call("reclaim_owner", args, _reclaimed)
 
     def expire_overdue(self, grace_s: float) -> Call[Sequence[str]]:
         """``JobStore.expire_overdue``."""
@@ -275,7 +288,11 @@ class JobCalls:
 
     def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Call[Chain]:
         """``JobStore.chain``."""
-        return Call("chain", tuple(map(_microseconds, (alive_s, fresh_s, pause_s))), _chain)
+        return Call("chain", tuple(map(_microseconds, (alive_s, fresh_s, pause_s))), read_chain)
+
+    def quarantine(self, let_out: str) -> Call[Sequence[Quarantined]]:
+        """``JobStore.quarantined`` and ``end_quarantine``."""
+        return Call("quarantine", (let_out,), read_quarantine)
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> Call[bool]:
         """``JobStore.acquire_leadership``."""
@@ -283,7 +300,7 @@ class JobCalls:
 
     def ping(self) -> Call[None]:
         """``JobStore.ping``."""
-        return Call("ping", (), _check_schema)
+        return Call("ping", (), check_schema)
 
 
 def _op() -> str:
@@ -422,12 +439,6 @@ def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
     ]
 
 
-def _chain(answer: Any) -> Chain:
-    _, workers, proof, asked, send = answer
-    proof_age, asked_age = (None if age == "" else int(age) / 1e6 for age in (proof, asked))
-    return Chain(int(workers), proof_age, asked_age, bool(send))
-
-
 def _rest(answer: Any) -> Sequence[str]:
     return list(answer[1:])
 
@@ -438,13 +449,3 @@ def _rest_or_none(answer: Any) -> Sequence[str] | None:
 
 def _nothing(answer: Any) -> None:
     del answer
-
-
-def _check_schema(answer: Any) -> None:
-    if int(answer) != SCHEMA_VERSION:
-        raise SetupError(
-            "The job store holds data in another version's layout.",
-            given=f"layout {answer}",
-            allowed=f"layout {SCHEMA_VERSION}",
-            hint="Run the version of ihvp that wrote it, or set IHVP_NAMESPACE to start an empty store beside it.",
-        )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from ihvp.jobs import rules
 from ihvp.jobs.counts import Counts, SignOfLife, WorkerSeen
-from ihvp.jobs.store import Chain, WorkerInfo
+from ihvp.jobs.record import JobError
+from ihvp.jobs.store import Chain, Quarantined, WorkerInfo
 
 __all__ = ["MemoryPresence", "atomic", "utc_now"]
 
+SOUND: Final = timedelta(days=1)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,12 +41,16 @@ class MemoryPresence:
 
     Args:
         clock: The store's time, with a time zone.
+        quarantine_s: How long a quarantine lasts.
     """
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], quarantine_s: float) -> None:
         self._clock = clock
+        self._quarantine_time = timedelta(seconds=quarantine_s)
+        self._sound: dict[str, datetime] = {}
         self._lock = threading.RLock()
         self._workers: dict[str, datetime] = {}
+        self._quarantine: dict[str, tuple[datetime, str]] = {}
         self._proofs: dict[str, datetime] = {}
         self._canary: tuple[datetime, datetime | None] | None = None
         self._leaders: dict[str, tuple[str, datetime]] = {}
@@ -110,6 +117,37 @@ class MemoryPresence:
     def _at_work(self, now: datetime) -> set[str]:
         """The owners that hold a live lease."""
         raise NotImplementedError
+
+    @atomic
+    def quarantined(self) -> Sequence[Quarantined]:
+        """See ``JobStore.quarantined``."""
+        now = self._clock()
+        self._quarantine = {system: entry for system, entry in self._quarantine.items() if entry[0] > now}
+        found = []
+        for system, (until, job_id) in self._quarantine.items():
+            method, _, digest = system.partition(" ")
+            found.append(Quarantined(method, digest, job_id, (until - now).total_seconds()))
+        return sorted(found, key=lambda each: (each.model_digest, each.method))
+
+    @atomic
+    def end_quarantine(self, model_digest: str) -> Sequence[Quarantined]:
+        """See ``JobStore.end_quarantine``."""
+        let_out = [each for each in self.quarantined() if each.model_digest == model_digest]
+        for each in let_out:
+            del self._quarantine[f"{each.method} {each.model_digest}"]
+        return let_out
+
+    def _begin_quarantine(self, system: str, job_id: str) -> None:
+        """Keeps jobs from a system for a while, unless one has succeeded on it within a day."""
+        now = self._clock()
+        sound = system in self._sound and now - self._sound[system] < SOUND
+        if self._quarantine_time and not sound:
+            self._quarantine[system] = (now + self._quarantine_time, job_id)
+
+    def _refusal_of(self, system: str, now: datetime) -> JobError | None:
+        """Why no job of a system runs, if none does."""
+        until = self._quarantine.get(system, (now, ""))[0]
+        return rules.quarantine_error(math.ceil((until - now).total_seconds())) if until > now else None
 
     @atomic
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ihvp.jobs import rules
 from ihvp.jobs.memory_presence import MemoryPresence, atomic
-from ihvp.jobs.memory_record import Kept
+from ihvp.jobs.memory_record import Kept, is_current
 from ihvp.jobs.states import JobState
 from ihvp.tenants import DEFAULT_TENANT
 from ihvp.webhooks.memory_store import MemoryWebhookStore
@@ -22,13 +22,14 @@ class MemoryShelf(MemoryPresence):
 
     Args:
         clock: The store's time, with a time zone.
+        quarantine_s: How long a quarantine lasts.
 
     Attributes:
         webhooks: What their webhooks are to be told.
     """
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: Callable[[], datetime], quarantine_s: float) -> None:
+        super().__init__(clock, quarantine_s)
         self._jobs: dict[str, Kept] = {}
         self._tenant: str | None = None
         self._most_own: int | None = None
@@ -100,6 +101,17 @@ class MemoryShelf(MemoryPresence):
     def _at_work(self, now: datetime) -> set[str]:
         held = [kept.job.owner for kept in self._running() if kept.lease_until is not None and kept.lease_until > now]
         return {owner for owner in held if owner is not None}
+
+    def _find(self, job_id: str) -> Kept:
+        if not self._sees(job_id):
+            raise rules.job_not_found(job_id)
+        return self._jobs[job_id]
+
+    def _held(self, job_id: str, attempt: int) -> Kept:
+        kept = self._find(job_id)
+        if not is_current(kept.job, attempt):
+            raise rules.stale_attempt(job_id, attempt, kept.job.attempt, kept.job.state.value)
+        return kept
 
     def _with_results(self) -> Sequence[Kept]:
         return [kept for kept in self._jobs.values() if kept.job.result is not None and not kept.job.result_removed]

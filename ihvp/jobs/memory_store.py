@@ -35,6 +35,7 @@ class MemoryJobStore(MemoryShelf):
         event_limit: Events kept for a job.
         overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
         worker_alive_s: For how long a worker counts as live after a sign of life.
+        quarantine_s: For how long nothing runs on a system that has killed as many workers as a job may.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class MemoryJobStore(MemoryShelf):
         event_limit: int = 1000,
         overdue_grace_s: float = 15.0,
         worker_alive_s: float = 15.0,
+        quarantine_s: float = 600.0,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, quarantine_s)
         self._event_limit = event_limit
         self._grace = timedelta(seconds=overdue_grace_s)
         self._outlook = MemoryOutlook(self._counts, self._queue, lambda: self._live_workers(worker_alive_s))
@@ -194,6 +196,10 @@ class MemoryJobStore(MemoryShelf):
                 break
             if is_overdue(kept.job, now):
                 self._move(kept, JobState.Expired)
+                continue
+            refusal = None if block else self._refusal_of(rules.system(kept.job.request), now)
+            if refusal is not None:
+                self._move(kept, JobState.Failed, error=refusal)
                 continue
             rows += kept.job.request.rhs.columns
             numbers += math.prod(kept.job.request.rhs.shape)
@@ -364,17 +370,6 @@ class MemoryJobStore(MemoryShelf):
     def ping(self) -> None:
         """See ``JobStore.ping``."""
 
-    def _find(self, job_id: str) -> Kept:
-        if not self._sees(job_id):
-            raise rules.job_not_found(job_id)
-        return self._jobs[job_id]
-
-    def _held(self, job_id: str, attempt: int) -> Kept:
-        kept = self._find(job_id)
-        if not is_current(kept.job, attempt):
-            raise rules.stale_attempt(job_id, attempt, kept.job.attempt, kept.job.state.value)
-        return kept
-
     def _advice(self, job: JobRecord) -> LeaseState:
         if job.cancel_requested:
             return LeaseState.CancelRequested
@@ -390,7 +385,10 @@ class MemoryJobStore(MemoryShelf):
         for progress in ending.progress:
             self._announce(kept, "progress", progress.model_dump(mode="json"))
             outcome["progress"] = progress
-        return self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
+        ended = self._move(kept, JobState.Cancelled if kept.job.cancel_requested else ending.state, **outcome)
+        if ended.state is JobState.Succeeded:
+            self._sound[rules.system(ended.request)] = self._clock()
+        return ended
 
     def _give_up_on(self, kept: Kept) -> None:
         if kept.job.owner is not None:
@@ -405,6 +403,7 @@ class MemoryJobStore(MemoryShelf):
             self._move(kept, JobState.Cancelled)
         elif counted and losses >= max_attempts:
             self._move(kept, JobState.Failed, error=rules.worker_lost_error(losses))
+            self._begin_quarantine(rules.system(kept.job.request), kept.job.id)
         else:
             self._move(kept, JobState.Queued)
         self._counts.add("lease_losses", cause if counted else "child_killed", kept.job.state.value)

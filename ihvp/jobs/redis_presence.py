@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ihvp.jobs.calls import JobCalls
 from ihvp.jobs.counts import Measurements, SignOfLife
-from ihvp.jobs.store import Chain, WorkerInfo
+from ihvp.jobs.store import Chain, Quarantined, WorkerInfo
 from ihvp.keyvalue.connection import AsyncExecutor, Executor
 
 __all__ = ["AsyncRedisPresence", "RedisPresence"]
@@ -43,6 +43,14 @@ class RedisPresence:
     def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
         """See ``JobStore.chain``."""
         return self._run(self._calls.chain(alive_s, fresh_s, pause_s))
+
+    def quarantined(self) -> Sequence[Quarantined]:
+        """See ``JobStore.quarantined``."""
+        return self._run(self._calls.quarantine(""))
+
+    def end_quarantine(self, model_digest: str) -> Sequence[Quarantined]:
+        """See ``JobStore.end_quarantine``."""
+        return self._run(self._calls.quarantine(model_digest))
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""
@@ -84,6 +92,14 @@ class AsyncRedisPresence:
     async def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Chain:
         """See ``JobStore.chain``."""
         return await self._run(self._calls.chain(alive_s, fresh_s, pause_s))
+
+    async def quarantined(self) -> Sequence[Quarantined]:
+        """See ``JobStore.quarantined``."""
+        return await self._run(self._calls.quarantine(""))
+
+    async def end_quarantine(self, model_digest: str) -> Sequence[Quarantined]:
+        """See ``JobStore.end_quarantine``."""
+        return await self._run(self._calls.quarantine(model_digest))
 
     async def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """See ``JobStore.acquire_leadership``."""

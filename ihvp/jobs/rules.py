@@ -45,11 +45,13 @@ __all__ = [
     "other_request",
     "overdue_grace",
     "own_queue_full",
+    "quarantine_error",
     "queue_full",
     "request_blobs",
     "result_blobs",
     "result_sizes",
     "stale_attempt",
+    "system",
     "worker_lost_error",
 ]
 
@@ -137,6 +139,22 @@ def worker_lost_error(losses: int | str) -> JobError:
         hint="Most likely it needs more memory than a worker has: try cg, a smaller data.batch_size, or fewer "
         "right-hand sides.",
     )
+
+
+def quarantine_error(seconds: int | str) -> JobError:
+    """The error of a job whose method has killed worker after worker on its model."""
+    return JobError(
+        code="model_quarantined",
+        message="This method has killed as many workers on this model as a job may; jobs of both wait no longer.",
+        allowed=f"another method, another model, or this one again in {seconds} s",
+        hint="Most likely it needs more memory than a worker has: try cg, or a smaller data.batch_size. "
+        "The operator ends it sooner with 'ihvp quarantine lift'.",
+    )
+
+
+def system(request: JobRequest) -> str:
+    """The method and the digest of the model: what a quarantine is of."""
+    return f"{request.method.value} {request.model.digest}"
 
 
 def alike(request: JobRequest, tenant: str) -> str:

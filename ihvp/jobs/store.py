@@ -36,6 +36,7 @@ __all__ = [
     "LeaseState",
     "Once",
     "Page",
+    "Quarantined",
     "Reclaimed",
     "Standing",
     "WorkerInfo",
@@ -174,6 +175,23 @@ class Once:
     key: str
     fingerprint: str
     kept_s: float
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A method on a model that has killed as many workers as a job may: no job of both runs for a while.
+
+    Attributes:
+        method: The method.
+        model_digest: The model.
+        job_id: The job that it began with.
+        left_s: How long it lasts yet.
+    """
+
+    method: str
+    model_digest: str
+    job_id: str
+    left_s: float
 
 
 class JobStore(Protocol):
@@ -413,6 +431,12 @@ class JobStore(Protocol):
             fresh_s: Age from which a proof is old.
             pause_s: Between two messages, however many ask.
         """
+
+    def quarantined(self) -> Sequence[Quarantined]:
+        """What is in quarantine: jobs of such a method and model fail as ``model_quarantined`` in their turn."""
+
+    def end_quarantine(self, model_digest: str) -> Sequence[Quarantined]:
+        """Lets a model out, for every method that it was in for; returns those."""
 
     def acquire_leadership(self, name: str, holder: str, ttl_s: float) -> bool:
         """Becomes or stays the only holder of a named role."""

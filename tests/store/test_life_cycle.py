@@ -53,6 +53,9 @@ def outcome(store: JobStore, name: str, *args: Any, **kwargs: Any) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, JobRecord):
+        if value.error is not None and value.error.code == "model_quarantined":
+            # It says how many seconds are left.
+            value = value.model_copy(update={"error": value.error.model_copy(update={"allowed": None})})
         known = {name: getattr(value, name) is not None for name in TIMES}
         return value.model_dump(exclude=TIMES), known
     if isinstance(value, Place):
@@ -202,6 +205,19 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(job_id=job_ids, tenant=st.sampled_from([None, *TENANTS]))
     def cancel(self, job_id: str, tenant: str | None) -> None:
         self.both("request_cancel", job_id, tenant=tenant)
+
+    @precondition(lambda self: self.model.quarantined())
+    @rule(lift=st.booleans())
+    def look_at_the_quarantine(self, lift: bool) -> None:
+        digest = job_request().model.digest
+        mine, theirs = (
+            [
+                (each.method, each.model_digest, each.job_id)
+                for each in (store.end_quarantine(digest) if lift else store.quarantined())
+            ]
+            for store in (self.model, self.redis)
+        )
+        assert mine == theirs
 
     @rule(fresh_s=st.sampled_from([0.0, LONG_S]), pause_s=st.sampled_from([0.0, LONG_S]))
     def look_at_the_chain(self, fresh_s: float, pause_s: float) -> None:

@@ -2,7 +2,7 @@
 -- right-hand sides and numbers in them than the bounds. None is taken along past a waiting job that has a higher priority or a deadline, nor
 -- behind one of the block whose deadline is near. The same call again answers with the same jobs.
 -- ARGV: owner, lease in µs, op, event limit, how near a deadline is in µs, most right-hand sides of a block, most numbers
---   in them
+--   in them, error of a job whose system is in quarantine
 -- Answers: {'ok', {id, fields}, ...} | {'none'}
 local owner, lease, op, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local near, most, most_numbers = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -36,6 +36,16 @@ local function overdue(job)
   return late
 end
 
+-- Fails a job whose method has killed worker after worker on its model. {seconds} in the error is filled in.
+local function refused(job)
+  local till = quarantine_of(job.system, now)
+  if till then
+    local left = int(math.ceil((till - now) / 1000000))
+    move(job, 'failed', now, limit, {'error', (string.gsub(ARGV[8], '{seconds}', left))})
+  end
+  return till
+end
+
 local function take(job)
   job.attempt = job.attempt + 1
   count('attempts', job.method)
@@ -59,12 +69,15 @@ local function overtakes(job)
   return false
 end
 
-local best
+-- More of them than this are left to the next message, for the server does nothing else meanwhile.
+local best, looked = nil, 0
 while not best do
+  looked = looked + 1
+  if looked > 500 then return {'none'} end
   local id = first('queue')
   if not id then return {'none'} end
   local job = facts(id)
-  if not overdue(job) then best = job end
+  if not overdue(job) and not refused(job) then best = job end
 end
 take(best)
 

@@ -5,7 +5,7 @@
 --   µs back in which ended jobs count, JSON of where it comes from: request_id, trace, predicted in µs,
 --   and the blob that was stored for it: {digest, bytes}; age in µs from which a worker counts as gone, tenant,
 --   most jobs of the tenant that may wait or 0,
---   events that its webhook is told, as JSON, or '', the webhook's URL and host
+--   events that its webhook is told, as JSON, or '', the webhook's URL and host, system
 -- Answers: {'ok', id, fields, {place, start, end, why unknown}} | {'exists'} | {'other_request', id} | {'not_found'} | {'queue_full', waiting, ended lately} | {'own_full', waiting, most}
 local id, request, limit = ARGV[1], ARGV[2], ARGV[9]
 local tenant = ARGV[21]
@@ -35,7 +35,7 @@ local job = {id = id, score = created - tonumber(ARGV[8]), priority = ARGV[10], 
 redis.call('HSET', job_key(id), 'request', request, 'method', ARGV[3], 'model', ARGV[4], 'tags', ARGV[5],
   'needs', ARGV[6], 'created', int(created), 'score', int(job.score), 'state', 'queued', 'revision', '1', 'attempt', '0',
   'losses', '0', 'priority', job.priority, 'alike', job.alike, 'columns', ARGV[12],
-  'numbers', ARGV[13], 'tenant', tenant)
+  'numbers', ARGV[13], 'tenant', tenant, 'system', ARGV[26])
 redis.call('ZADD', key('jobs'), int(created), id)
 redis.call('ZADD', key('jobs:queued'), int(created), id)
 redis.call('ZADD', tenant_key(tenant, 'jobs'), int(created), id)

@@ -24,5 +24,6 @@ if ARGV[11] then
   table.insert(changes, 'progress')
   table.insert(changes, ARGV[#ARGV])
 end
+if state == 'succeeded' and job.system then redis.call('SET', key('sound:' .. job.system), '1', 'EX', 86400) end
 move(job, state, now, limit, changes)
 return record(job.id)

@@ -12,6 +12,7 @@
 --       priority, alike, columns, numbers   whom it may be solved with: see claim.lua
 --       state, revision, attempt        see ihvp/jobs/states.py; every change adds one to revision
 --       losses                          workers that died on it (a warm shutdown is none)
+--       system                          '<method> <model digest>'
 --       started, finished, owner, progress, result, error, cancel, removed    absent until they are known
 --       yields                          JSON list of the blobs its result consists of
 --       checkpoint, alone               blob of what its next attempt goes on from; whether that is for it alone
@@ -39,6 +40,8 @@
 --   P:once:<digest>   hash     job, fingerprint: what a key was used for; expires
 --   P:workers         zset     workers by the time they last reported themselves
 --   P:vitals          hash     worker -> JSON of its last sign of life: mark, gauges
+--   P:quarantine      hash     '<method> <model digest>' -> '<until> <job>': what killed as many workers as a job may
+--   P:sound:<system>  string   a job has succeeded by this method on this model; expires in a day
 --   P:proofs          hash     worker -> when it last took a message
 --   P:canary          hash     asked, sent: the first and the last message that was sent to see whether one is taken
 --   P:leader:<role>   string   holder of a role
@@ -63,7 +66,7 @@ end
 -- A job's small fields as a table (absent ones are nil), or nil where there is no such job.
 local FACTS = {'state', 'revision', 'attempt', 'losses', 'created', 'deadline', 'score', 'owner', 'cancel', 'needs',
   'yields', 'op', 'priority', 'alike', 'columns', 'numbers', 'checkpoint', 'alone', 'method',
-  'started', 'predicted', 'expected', 'block', 'tenant', 'hook_events'}
+  'started', 'predicted', 'expected', 'block', 'tenant', 'hook_events', 'system'}
 local function facts(id)
   local values = redis.call('HMGET', job_key(id), unpack(FACTS))
   if not values[1] then return nil end
@@ -294,7 +297,9 @@ local function give_up_on(job, now, limit)
 end
 
 -- Takes a job from a lost worker. `err` is the JSON of the error it fails with; {losses} in it is filled in.
-local function reclaim(job, now, limit, max_attempts, err, cause)
+-- Where it fails for that, no job runs on its system, a method on a model, for `quarantine` µs; unless one has succeeded on it
+-- lately: then it is not the system that kills.
+local function reclaim(job, now, limit, max_attempts, err, cause, quarantine)
   local counted = not is_condemned(job.owner)
   local losses = job.losses + (counted and 1 or 0)
   redis.call('HSET', job_key(job.id), 'losses', int(losses))
@@ -303,12 +308,25 @@ local function reclaim(job, now, limit, max_attempts, err, cause)
     move(job, 'cancelled', now, limit)
   elseif counted and losses >= max_attempts then
     move(job, 'failed', now, limit, {'error', (string.gsub(err, '{losses}', int(losses)))})
+    if quarantine > 0 and job.system and redis.call('EXISTS', key('sound:' .. job.system)) == 0 then
+      redis.call('HSET', key('quarantine'), job.system, int(now + quarantine) .. ' ' .. job.id)
+    end
   else
     move(job, 'queued', now, limit)
   end
   count('lease_losses', counted and cause or 'child_killed', job.state)
   local from = redis.call('HMGET', job_key(job.id), 'request_id', 'trace')
   return {job.id, job.state, int(job.attempt), from[1] or '', from[2] or ''}
+end
+
+-- When the quarantine of a system ends, and the job it began with; nil where there is none.
+local function quarantine_of(system, now)
+  local found = system and redis.call('HGET', key('quarantine'), system)
+  if not found then return nil end
+  local till, id = string.match(found, '^(%d+) (.+)$')
+  if tonumber(till) > now then return tonumber(till), id end
+  redis.call('HDEL', key('quarantine'), system)
+  return nil
 end
 
 -- The answer with the job that was made under a key, or nil where none was.
