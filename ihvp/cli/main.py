@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ihvp import __version__
-from ihvp.cli import blobs, doctor, jobs, keys, models, results, up, webhooks
+from ihvp.cli import blobs, doctor, jobs, keys, models, quarantine, results, up, webhooks
 from ihvp.cli.exit_codes import ExitCode, exit_code_of
 from ihvp.errors import IhvpError
 
@@ -53,6 +53,7 @@ models.add_to(app)
 blobs.add_to(app)
 keys.add_to(app)
 webhooks.add_to(app)
+quarantine.add_to(app)
 doctor.add_to(app)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ihvp.client import SolveResult
     from ihvp.doctor import Finding
     from ihvp.jobs.record import Certificate
+    from ihvp.jobs.store import Quarantined
     from ihvp.keys.key import KeyRecord
     from ihvp.wire import DeliveryView, Influence, JobView, MethodView, ModelView, PredictionView, SecretView
 
@@ -41,6 +42,7 @@ __all__ = [
     "model_table",
     "prediction_details",
     "print_json",
+    "quarantine_table",
     "result_document",
     "secret_table",
     "show",
@@ -181,6 +183,14 @@ def key_table(keys: Iterable[KeyRecord]) -> Table:
             _moment(key.expires_at),
             _moment(key.used_at),
         )
+    return table
+
+
+def quarantine_table(found: Iterable[Quarantined]) -> Table:
+    """One line a method that is kept from a model."""
+    table = _table("method", "model", "since job", "seconds left")
+    for each in found:
+        table.add_row(each.method, each.model_digest, each.job_id, f"{each.left_s:.0f}")
     return table
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+from ihvp.errors import SetupError
 from ihvp.jobs.counts import Measurements, WorkerSeen
 from ihvp.jobs.outlook import Eta, Origin, Outlook, Place, Unknown
 from ihvp.jobs.states import JobState

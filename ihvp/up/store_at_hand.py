@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ihvp.errors import SetupError
+from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 from ihvp.up.exclusive import locked_data_dir
 
-__all__ = ["embedded_keys", "keys_at_hand", "needs_a_key"]
+__all__ = ["embedded_keys", "jobs_at_hand", "keys_at_hand", "needs_a_key", "settings_at_hand"]
 
 
 @contextmanager
-def keys_at_hand(settings: Settings) -> Iterator[RedisKeyStore]:
-    """The keys of the store that the settings name; its own password opens it, so no key is needed.
+def settings_at_hand(settings: Settings) -> Iterator[Settings]:
+    """Settings that name the store which these mean; its own password opens it, so no key is needed.
 
     With ``IHVP_REDIS_URL`` that is the store there. Without, it is the embedded one of the data directory: what
     ``ihvp up`` runs, or, where nothing runs, one that is started for as long as this lasts.
 
     Raises:
         SetupError: The embedded store cannot be started, or its server is not to be found.
-        StoreUnavailable: It does not answer.
     """
     if "redis_url" in settings.model_fields_set:
-        with _keys(settings) as keys:
-            yield keys
+        yield settings
         return
     data_dir = settings.data_dir.absolute()
     try:
@@ -37,14 +36,36 @@ def keys_at_hand(settings: Settings) -> Iterator[RedisKeyStore]:
         lock.__enter__()
     except SetupError:
         running = EmbeddedStore(data_dir, port=_port_in_use(data_dir))
-        with _keys(settings.model_copy(update={"redis_url": running.url})) as keys:
-            yield keys
+        yield settings.model_copy(update={"redis_url": running.url})
         return
     try:
-        with embedded_keys(settings, EmbeddedStore(data_dir)) as keys:
-            yield keys
+        store = EmbeddedStore(data_dir)
+        store.start()
+        try:
+            yield settings.model_copy(update={"redis_url": store.url})
+        finally:
+            store.stop()
     finally:
         lock.__exit__(None, None, None)
+
+
+@contextmanager
+def keys_at_hand(settings: Settings) -> Iterator[RedisKeyStore]:
+    """The keys of the store that the settings mean.
+
+    Raises:
+        SetupError: As of ``settings_at_hand``.
+        StoreUnavailable: It does not answer.
+    """
+    with settings_at_hand(settings) as found, _keys(found) as keys:
+        yield keys
+
+
+@contextmanager
+def jobs_at_hand(settings: Settings) -> Iterator[RedisJobStore]:
+    """The job store that the settings mean, in the same way."""
+    with settings_at_hand(settings) as found, closing(RedisJobStore.from_settings(found)) as jobs:
+        yield jobs
 
 
 @contextmanager

@@ -186,7 +186,7 @@ def test_a_dead_parent_takes_its_child_with_it(start: Start) -> None:
 
 
 def test_a_model_that_kills_every_worker_fails_alone(worked: tuple[Service, RunningWorker], digits: Example) -> None:
-    service, _ = worked
+    service, worker = worked
     spec = digits.upload(service.blobs, architecture={"type": "fatal", "config": {}})
     b = put_tensors(service.blobs, b=torch.ones(digits.num_params))
     rhs = ResolvedRhs(blob=b, shape=[digits.num_params])
@@ -198,6 +198,13 @@ def test_a_model_that_kills_every_worker_fails_alone(worked: tuple[Service, Runn
     assert job.error.code == "worker_lost"
     assert job.attempt == 3
     assert_certified(service.finished(after))
+    # The next one on it costs no worker.
+    child = worker.child
+    again = service.finished(service.submit(job_request(spec, digits.num_params, rhs)))
+    assert again.error is not None
+    assert (again.error.code, again.attempt) == ("model_quarantined", 0)
+    assert_certified(service.finished(service.submit(quick(service, digits))))
+    assert worker.child.pid == child.pid
 
 
 def test_a_plugin_architecture_is_solved_like_a_built_in_one(
