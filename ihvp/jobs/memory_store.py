@@ -83,7 +83,7 @@ class MemoryJobStore(MemoryShelf):
         self, job_id: str, request: JobRequest, once: Once | None, most_queued: int | None, origin: Origin
     ) -> JobRecord:
         if job_id in self._jobs:
-            if self._jobs[job_id].job.request == request and self._sees(job_id):
+            if self._jobs[job_id].job.request == request and self._jobs[job_id].job.tenant == self._owner:
                 return self._jobs[job_id].job
             raise rules.job_exists(job_id)
         made = None if once is None else self.made_once(once)
