@@ -47,6 +47,7 @@ from ihvp.webhooks.spec import webhook_fields
 __all__ = ["SCHEMA_VERSION", "JobCalls", "job_record"]
 
 T = TypeVar("T")
+_LOST: Final = rules.worker_lost_error("{losses}").model_dump_json()
 SCANNED_AT_ONCE: Final = 500
 """Blobs that one call looks at: the server does nothing else meanwhile."""
 
@@ -229,12 +230,12 @@ class JobCalls:
 
     def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_lapsed``."""
-        args = (max_attempts, _lost_template(), rules.BATCH, self._event_limit, self._quarantine)
+        args = (max_attempts, _LOST, rules.BATCH, self._event_limit, self._quarantine)
         return Call("reclaim_lapsed", args, _reclaimed)
 
     def reclaim_owner(self, owner: str, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_owner``."""
-        args = (owner, max_attempts, _lost_template(), self._event_limit, self._quarantine)
+        args = (owner, max_attempts, _LOST, self._event_limit, self._quarantine)
         return Call("reclaim_owner", args, _reclaimed)
 
     def expire_overdue(self, grace_s: float) -> Call[Sequence[str]]:
@@ -314,10 +315,6 @@ def _microseconds(seconds: float) -> int:
 
 def _stamp(moment: Any) -> int | None:
     return None if moment is None else to_microseconds(moment)
-
-
-def _lost_template() -> str:
-    return rules.worker_lost_error("{losses}").model_dump_json()
 
 
 def _made_once(answer: Any) -> JobRecord | None:
