@@ -45,6 +45,8 @@ def rates(service: LoadedService, seconds: float, repeats: int) -> dict[str, Any
     drained: list[float] = []
     api, floor = service.part("uvicorn"), service.floor
     reading, writing = f"{service.floor_url}/key", f"{service.floor_url}/entry"
+    for warm_up in (reading, poll):
+        run_wrk(warm_up, 1.0)
     for repeat in range(repeats):
         runs.setdefault("floor: GET one key", []).append(_loaded(floor, reading, seconds))
         runs.setdefault("poll", []).append(_loaded(api, poll, seconds))

@@ -86,7 +86,7 @@ class LoadedService:
     @contextmanager
     def resting_worker(self) -> Iterator[None]:
         """Holds the worker still, so that what is measured is the acceptance of jobs alone; well below its lease."""
-        parent = self.part("celery")
+        parent = self.part("workers.celery_app")
         family = [*parent.children(recursive=True), parent]
         for process in family:
             process.send_signal(signal.SIGSTOP)

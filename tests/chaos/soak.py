@@ -90,7 +90,7 @@ def parts_of(pid: int) -> dict[str, psutil.Process]:
         with suppress(psutil.Error):
             line = " ".join(process.cmdline())
             name = next((name for word, name in words.items() if word in line), process.name())
-            name = name if "webhook" not in line else "webhooks"
+            name = "webhooks" if "workers.webhooks" in line else name
             while name in found:
                 name += "'"
             found[name] = process
