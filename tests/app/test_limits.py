@@ -75,7 +75,8 @@ def test_held_connections_are_bounded_and_free_again_once_they_end(
     job = as_tenant(service, acme).submit()
     with acme.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
         assert events.status_code == 200
-        next(events.iter_lines())
+        lines = events.iter_lines()  # kept: its end would close the stream
+        next(lines)
         problem(acme.get(f"/v1/jobs/{job['id']}?wait=1"), 429, "rate_limited")
         assert acme.get(f"/v1/jobs/{job['id']}").status_code == 200
         assert other.get("/v1/jobs/job_00000000000000000000000000?wait=1").status_code == 404

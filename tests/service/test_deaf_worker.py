@@ -18,7 +18,7 @@ def test_a_worker_that_hears_nothing_is_replaced(tmp_path: Path) -> None:
     service = RunningService(tmp_path / "data", worker_alive_s="4", canary_s="1")
 
     def parents() -> list[psutil.Process]:
-        return [process for process in parts(service, "celery") if process.ppid() == service.pid]
+        return [process for process in parts(service, "workers.celery_app") if process.ppid() == service.pid]
 
     try:
         service.wait_until_ready()
