@@ -258,7 +258,9 @@ class TestSchema:
             holdings.forget([RESULT.digest, str(RESULT.influence_digest)])  # as whoever deletes the blobs does
         # Of all jobs that ever were.
         counts = {f"{{{valkey.namespace}}}:{name}" for name in ("metrics", "pace", "tenants")}
-        assert {key for key in client.scan_iter() if valkey.namespace in key} - counts == before
+        # That a job of this method succeeded on this model goes by itself within a day.
+        lasting = {key for key in client.scan_iter() if valkey.namespace in key and client.ttl(key) < 0}
+        assert lasting - counts == before
 
     @pytest.mark.parametrize("package", ["ihvp.jobs", "ihvp.models"])
     def test_every_script_says_what_it_takes_and_answers(self, package: str) -> None:
