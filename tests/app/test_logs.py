@@ -74,3 +74,14 @@ def test_a_job_is_named_on_the_lines_about_it_and_keeps_its_request(
     store = RedisJobStore.from_settings(service.settings)
     assert store.get(made["id"]).request_id == "r-1"
     store.close()
+
+
+def test_a_log_without_room_fails_no_request() -> None:
+    """The log of ``ihvp up`` lies on the disk that a service fills."""
+    program = (
+        "import structlog; from app.logs import configure_logs; configure_logs('info');"
+        "structlog.get_logger('app').info('said'); print('went on')"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True)
+    assert done.stdout == "went on\n"

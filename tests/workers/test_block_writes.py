@@ -24,7 +24,7 @@ from tests.workers.problems import job_request, new_id, put_tensors, softmax_reg
 from workers.execution import Executor
 from workers.member import Member
 
-JOBS = 32
+JOBS = 12
 
 
 class Block:
@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_while_it_ends_a_block_loses_nothing(
     worker.join(60)
     assert worker.exitcode == -signal.SIGKILL
     states = [block.store.get(job_id).state for job_id in ids]
-    # All of them, where the machine writes 32 results in a quarter of a second; fewer go ahead where it does not.
+    # All of them, where the machine writes them in a quarter of a second; fewer go ahead where it does not.
     ended = states.count(JobState.Succeeded)
     assert bool(ended) == some_ended
     assert len(block.store.reclaim_owner("first", 3)) == JOBS - ended
