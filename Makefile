@@ -31,7 +31,8 @@ test-gpu: setup ## the tests that need a CUDA device; without one none is run, a
 	@exec $(BIN)/python -m pytest tests/gpu -m gpu
 
 chaos: setup ## each fault on a real service, then 300 jobs under random ones; prints counts and the seed, SEED=n repeats it
-	@SEED="$(SEED)" exec $(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" -s
+	@SEED="$(SEED)" exec $(BIN)/python -m pytest tests/chaos tests/benchmarks/test_load.py tests/workers/test_deaf_worker.py \
+		-m "chaos or not chaos" -s
 
 soak: setup ## MINUTES=10 of steady traffic: memory and descriptors of each part, a plot (.bench/soak), a verdict
 	@exec $(BIN)/python -m tests.chaos.soak --minutes "$(or $(MINUTES),10)"

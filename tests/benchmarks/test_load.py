@@ -37,8 +37,9 @@ def test_a_missed_bar_is_said(found: dict[str, Any], tmp_path: Path) -> None:
 
 
 @needs_wrk
+@pytest.mark.chaos  # half a minute, of which nothing is about what the service does
 @pytest.mark.service
-@pytest.mark.timeout(400)  # some twenty seconds on a machine that is free
+@pytest.mark.timeout(400)
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", "--quick", "--kept", "50", "--out", str(tmp_path)],

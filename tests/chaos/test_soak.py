@@ -35,6 +35,7 @@ def test_slow_growth_is_seen_in_memory_and_descriptors() -> None:
     assert descriptors.startswith("api: descriptors has grown by")
 
 
+@pytest.mark.chaos
 @pytest.mark.service
 def test_a_short_soak_draws_every_part_and_all_holds(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -66,6 +66,7 @@ def submit(service: Service, example: Example) -> str:
 
 
 @pytest.mark.service
+@pytest.mark.chaos  # tests/service/test_deaf_worker.py does the same under ihvp up
 def test_a_hung_parent_makes_the_service_unready_and_is_ended_by_its_child(
     service: Service,
     start: Start,
