@@ -20,6 +20,7 @@ from tests.chaos.full_disk import MIB, SmallDisk, why_not
 from tests.chaos.problem import Problem
 
 pytestmark = [
+    pytest.mark.chaos,
     pytest.mark.service,
     pytest.mark.skipif(why_not() is not None, reason=f"no disk of its own to fill: {why_not()}"),
 ]
