@@ -7,67 +7,50 @@ from typing import TYPE_CHECKING
 from ihvp.errors import BlobNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
     from app.services import Services
-    from ihvp.blobs.store import BlobGroup, BlobInfo, BlobStore, BlobWriter
+    from ihvp.blobs.store import BlobAccess, BlobInfo, BlobWriter
 
 __all__ = ["HeldBlobs", "held_blobs"]
 
 
 class HeldBlobs:
-    """``BlobStore`` in which only some blobs are found; writing is as in the store itself.
+    """``BlobAccess`` in which only some blobs are found; writing is as in the store itself.
 
     Args:
         blobs: All blobs.
         held: Digests of those that are found.
     """
 
-    def __init__(self, blobs: BlobStore, held: set[str]) -> None:
+    def __init__(self, blobs: BlobAccess, held: set[str]) -> None:
         self._blobs = blobs
         self._held = held
 
     def writer(self) -> AbstractContextManager[BlobWriter]:
-        """See ``BlobStore.writer``."""
+        """See ``BlobAccess.writer``."""
         return self._blobs.writer()
 
-    def group(self) -> AbstractContextManager[BlobGroup]:
-        """See ``BlobStore.group``."""
-        return self._blobs.group()
-
     def stat(self, digest: str) -> BlobInfo:
-        """See ``BlobStore.stat``."""
+        """See ``BlobAccess.stat``."""
         return self._of(digest).stat(digest)
 
     def open(self, digest: str) -> BinaryIO:
-        """See ``BlobStore.open``."""
+        """See ``BlobAccess.open``."""
         return self._of(digest).open(digest)
 
     def local_path(self, digest: str) -> Path:
-        """See ``BlobStore.local_path``."""
+        """See ``BlobAccess.local_path``."""
         return self._of(digest).local_path(digest)
 
-    def delete(self, digest: str) -> None:
-        """See ``BlobStore.delete``."""
-        if digest in self._held:
-            self._blobs.delete(digest)
-
     def touch(self, digest: str) -> None:
-        """See ``BlobStore.touch``."""
+        """See ``BlobAccess.touch``."""
         self._of(digest).touch(digest)
 
-    def sweep_unfinished(self, older_than_s: float) -> int:
-        """See ``BlobStore.sweep_unfinished``."""
-        return self._blobs.sweep_unfinished(older_than_s)
-
-    def __iter__(self) -> Iterator[BlobInfo]:
-        """Those that are held."""
-        return (blob for blob in self._blobs if blob.digest in self._held)
-
-    def _of(self, digest: str) -> BlobStore:
+    def _of(self, digest: str) -> BlobAccess:
         if digest not in self._held:
             raise BlobNotFound("No blob has this digest.", given=digest, hint="Upload it with PUT /v1/blobs/<digest>.")
         return self._blobs

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.services import Services
-    from ihvp.blobs.store import BlobStore
+    from ihvp.blobs.store import BlobAccess
 
 __all__ = ["read_influence"]
 
@@ -45,7 +45,7 @@ async def read_influence(services: Services, job_id: str, top: int) -> Influence
         raise ResultExpired("The scores were removed when their retention time was over.", given=job_id) from None
 
 
-def _read(blobs: BlobStore, digest: str, *, top: int, max_inline: int) -> Influence:
+def _read(blobs: BlobAccess, digest: str, *, top: int, max_inline: int) -> Influence:
     scores = open_tensor_file(blobs, digest).tensors[SCORES_TENSOR]
     inline: list[list[float | None]] | None = [] if scores.size <= max_inline else None
     extremes = []

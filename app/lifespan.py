@@ -41,7 +41,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     settings = app.state.settings
     # A caller is told within a moment that the store is away; a worker has more patience.
-    hasty = settings.model_copy(update={"store_timeout_s": min(settings.store_timeout_s, ANSWER_TIMEOUT_S)})
+    hasty = settings.with_patience(ANSWER_TIMEOUT_S)
     async with AsyncExitStack() as stack:
         if app.state.tracing is not None:
             stack.push_async_callback(anyio.to_thread.run_sync, app.state.tracing.close)

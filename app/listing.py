@@ -19,7 +19,7 @@ from ihvp.wire import JobPage, JobView, ModelPage, ModelView
 if TYPE_CHECKING:
     from app.services import Services
 
-__all__ = ["JobQuery", "list_jobs", "list_models"]
+__all__ = ["JobQuery", "list_jobs", "list_models", "next_page"]
 
 
 def _known_method(name: str) -> str:
@@ -101,7 +101,7 @@ async def list_jobs(services: Services, query: JobQuery) -> JobPage:
         cursor=query.cursor,
     )
     views = [JobView.of(job, page.places.get(job.id)) for job in page.jobs]
-    return JobPage(jobs=views, next=_next("/v1/jobs", query, page.cursor))
+    return JobPage(jobs=views, next=next_page("/v1/jobs", query, page.cursor))
 
 
 async def list_models(services: Services, limit: int, cursor: str | None) -> ModelPage:
@@ -111,7 +111,8 @@ async def list_models(services: Services, limit: int, cursor: str | None) -> Mod
     return ModelPage(models=[ModelView.of(m) for m in models], next=f"/v1/models?{query}" if following else None)
 
 
-def _next(path: str, query: JobQuery, cursor: str | None) -> str | None:
+def next_page(path: str, query: BaseModel, cursor: str | None) -> str | None:
+    """The link to the page that a cursor begins, with the same filters; None at the end."""
     if cursor is None:
         return None
     kept = query.model_dump(mode="json", exclude_none=True, exclude={"cursor"})

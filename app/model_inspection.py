@@ -13,7 +13,7 @@ from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
 from ihvp.references import TensorName
 
 if TYPE_CHECKING:
-    from ihvp.blobs.store import BlobStore
+    from ihvp.blobs.store import BlobAccess
     from ihvp.settings import Settings
 
 __all__ = ["InspectedModel", "architecture_of", "inspect_model"]
@@ -48,7 +48,7 @@ def architecture_of(spec: ModelSpec, settings: Settings) -> ArchitectureConfig |
     return parse_architecture(spec.architecture.type, spec.architecture.config, settings.architectures)
 
 
-def inspect_model(spec: ModelSpec, blobs: BlobStore, settings: Settings) -> InspectedModel:
+def inspect_model(spec: ModelSpec, blobs: BlobAccess, settings: Settings) -> InspectedModel:
     """Checks a spec; reads files, so call it in a thread.
 
     Raises:
@@ -72,7 +72,7 @@ def inspect_model(spec: ModelSpec, blobs: BlobStore, settings: Settings) -> Insp
     return InspectedModel(layout, last.offset + num_elements(tuple(last.shape)), num_points)
 
 
-def _weights(spec: ModelSpec, blobs: BlobStore) -> dict[str, StoredTensor]:
+def _weights(spec: ModelSpec, blobs: BlobAccess) -> dict[str, StoredTensor]:
     reference = TensorName.parse(spec.weights)
     if reference.name is not None:
         raise WeightsMismatch(

@@ -8,7 +8,7 @@ from app.errors import PROBLEM_JSON, status_of, title_of
 from ihvp import errors as e
 from ihvp.errors import IhvpError
 
-__all__ = ["ANYWHERE", "WITH_BODY", "Responses", "problems"]
+__all__ = ["ANYWHERE", "WITH_BODY", "Responses", "header", "problems"]
 
 Responses = dict[int | str, dict[str, Any]]
 SCHEMA: Final = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -33,18 +33,19 @@ def problems(*errors: type[IhvpError]) -> Responses:
             "value": _example(error, status),
         }
         if error is e.RangeNotSatisfiable:
-            entry["headers"]["Content-Range"] = _header("The size of the whole.", "bytes */104712")
+            entry["headers"]["Content-Range"] = header("The size of the whole.", "bytes */104712")
         if status == 401:
-            entry["headers"]["WWW-Authenticate"] = _header("How to authenticate.", 'Bearer realm="ihvp"')
+            entry["headers"]["WWW-Authenticate"] = header("How to authenticate.", 'Bearer realm="ihvp"')
         if error is e.RateLimited:
-            entry["headers"]["RateLimit-Policy"] = _header("The limit, where one is set.", '"requests";q=100;w=1')
-            entry["headers"]["RateLimit"] = _header("What is left of it.", '"requests";r=0;t=1')
+            entry["headers"]["RateLimit-Policy"] = header("The limit, where one is set.", '"requests";q=100;w=1')
+            entry["headers"]["RateLimit"] = header("What is left of it.", '"requests";r=0;t=1')
         if error.retry_after_s is not None:
-            entry["headers"]["Retry-After"] = _header("Seconds after which to try again.", "1")
+            entry["headers"]["Retry-After"] = header("Seconds after which to try again.", "1")
     return found
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
+def header(description: str, example: str) -> dict[str, Any]:
+    """How a header of an answer is documented that may be left out."""
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 

@@ -17,7 +17,7 @@ from ihvp.references import TensorName
 from ihvp.tensors import write_safetensors
 
 if TYPE_CHECKING:
-    from ihvp.blobs.store import BlobStore
+    from ihvp.blobs.store import BlobAccess
     from ihvp.models.spec import LayoutEntry
     from ihvp.settings import Settings
 
@@ -49,7 +49,7 @@ class RhsTarget:
 
 
 def resolve_rhs(
-    spec: RhsSpec, blobs: BlobStore, target: RhsTarget, settings: Settings, *, store: bool = True
+    spec: RhsSpec, blobs: BlobAccess, target: RhsTarget, settings: Settings, *, store: bool = True
 ) -> ResolvedRhs:
     """Checks the right-hand sides; reads and writes files, so call it in a thread.
 
@@ -141,7 +141,7 @@ def _check_finite(sent: list[float], numbers: array[float], target: RhsTarget) -
     )
 
 
-def _write(numbers: array[float], shape: tuple[int, ...], blobs: BlobStore) -> str:
+def _write(numbers: array[float], shape: tuple[int, ...], blobs: BlobAccess) -> str:
     buffer = io.BytesIO()
     write_safetensors(buffer, {RHS_TENSOR: (numbers, shape)})
     with blobs.writer() as writer:
@@ -149,7 +149,7 @@ def _write(numbers: array[float], shape: tuple[int, ...], blobs: BlobStore) -> s
         return writer.commit().digest
 
 
-def _blob_shape(reference: str, blobs: BlobStore, target: RhsTarget) -> tuple[int, ...]:
+def _blob_shape(reference: str, blobs: BlobAccess, target: RhsTarget) -> tuple[int, ...]:
     name = TensorName.parse(reference)
     if name.name is None:
         tensors = find_tensors(blobs, name.digest, place="rhs.blob")
@@ -205,7 +205,7 @@ def _check_numbers(tensor: StoredTensor) -> None:
         )
 
 
-def _gradients(points: GradientOf, blobs: BlobStore, target: RhsTarget, settings: Settings) -> ResolvedRhs:
+def _gradients(points: GradientOf, blobs: BlobAccess, target: RhsTarget, settings: Settings) -> ResolvedRhs:
     spec = target.model.spec
     rows = check_points(
         find_tensor(blobs, points.inputs, place="rhs.gradient_of.inputs", name="inputs"),

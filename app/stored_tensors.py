@@ -26,7 +26,7 @@ from ihvp.tensors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ihvp.blobs.store import BlobStore
+    from ihvp.blobs.store import BlobAccess
 
 __all__ = [
     "FLOAT_NAMES",
@@ -140,7 +140,7 @@ class TensorFile:
     tensors: dict[str, StoredTensor]
 
 
-def open_tensor_file(blobs: BlobStore, digest: str) -> TensorFile:
+def open_tensor_file(blobs: BlobAccess, digest: str) -> TensorFile:
     """The tensors and metadata of a blob that the service wrote.
 
     Raises:
@@ -153,7 +153,7 @@ def open_tensor_file(blobs: BlobStore, digest: str) -> TensorFile:
     return TensorFile(path, blobs.stat(digest).size, metadata, tensors)
 
 
-def find_tensors(blobs: BlobStore, digest: str, *, place: str) -> dict[str, StoredTensor]:
+def find_tensors(blobs: BlobAccess, digest: str, *, place: str) -> dict[str, StoredTensor]:
     """All tensors of a blob that a request refers to, by name, in the order of the file.
 
     Args:
@@ -169,7 +169,7 @@ def find_tensors(blobs: BlobStore, digest: str, *, place: str) -> dict[str, Stor
     return {header.name: StoredTensor(path, header, f"{place} {header.name}".strip()) for header in headers}
 
 
-def find_tensor(blobs: BlobStore, reference: str, *, place: str, name: str) -> StoredTensor:
+def find_tensor(blobs: BlobAccess, reference: str, *, place: str, name: str) -> StoredTensor:
     """The one tensor that a request refers to.
 
     Args:
@@ -187,7 +187,7 @@ def find_tensor(blobs: BlobStore, reference: str, *, place: str, name: str) -> S
     return StoredTensor(path, select_tensor(headers, wanted.name, name), place)
 
 
-def keep_blobs(blobs: BlobStore, digests: Iterable[str]) -> None:
+def keep_blobs(blobs: BlobAccess, digests: Iterable[str]) -> None:
     """Makes blobs young, so that a sweep in progress does not take what is being referred to.
 
     Raises:
@@ -200,7 +200,7 @@ def keep_blobs(blobs: BlobStore, digests: Iterable[str]) -> None:
             raise _unknown("request", digest) from None
 
 
-def _headers(blobs: BlobStore, digest: str, place: str) -> tuple[Path, list[TensorHeader]]:
+def _headers(blobs: BlobAccess, digest: str, place: str) -> tuple[Path, list[TensorHeader]]:
     try:
         path = blobs.local_path(digest)
         with path.open("rb") as file:

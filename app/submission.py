@@ -30,7 +30,7 @@ from ihvp.tracing import current_traceparent, valid_traceparent
 
 if TYPE_CHECKING:
     from app.services import Services
-    from ihvp.blobs.store import BlobInfo
+    from ihvp.blobs.store import BlobInfo, BlobStore
     from ihvp.jobs.record import JobRecord
     from ihvp.jobs.store import Once
     from ihvp.models.spec import LayoutEntry, ModelSpec
@@ -164,11 +164,16 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
         tags=submission.tags,
         webhook=submission.webhook,
     )
-    # The blobs of a registered model are its tenant's, whoever else has them.
-    await anyio.to_thread.run_sync(keep_blobs, services.blobs, request.blob_digests())
     stored = rhs.blob if submission.rhs.inline is not None else None
-    brings = None if stored is None else await anyio.to_thread.run_sync(services.blobs.stat, stored.partition("#")[0])
+    brings = await anyio.to_thread.run_sync(_keep, services.blobs, request, stored)
     return CheckedJob(request, found.layout, workload, task, brings)
+
+
+def _keep(blobs: BlobStore, request: JobRequest, stored: str | None) -> BlobInfo | None:
+    """Makes the blobs of a job young, and says of the one that was stored for it how large it is."""
+    # Those of a registered model are its tenant's, whoever else has them: all blobs are looked at.
+    keep_blobs(blobs, request.blob_digests())
+    return None if stored is None else blobs.stat(stored.partition("#")[0])
 
 
 def _named(submission: JobSubmission) -> list[str]:

@@ -154,6 +154,10 @@ class Settings(BaseSettings):
         24 * 3600.0, description="Age from which a blob that nothing refers to is removed."
     )
 
+    def with_patience(self, seconds: float) -> Settings:
+        """The same, where nobody waits longer for the store than so many seconds."""
+        return self.model_copy(update={"store_timeout_s": min(self.store_timeout_s, seconds)})
+
     @property
     def resolved_broker_url(self) -> str:
         """The broker's URL; by default the database after the store's, so that flushing it loses no job."""

@@ -20,15 +20,11 @@ from typing import Final
 import structlog
 from celery import Celery
 
-from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.errors import IhvpError, JobNotFound, StoreUnavailable
-from ihvp.factors.redis_index import RedisFactorIndex
-from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.rules import canary_pause
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
-from ihvp.models.redis_store import RedisModelStore
 from ihvp.settings import Settings, get_settings
 from workers.broker import CANARY, make_celery, publish_token, waiting_tokens
 from workers.logs import configure_logs
@@ -81,10 +77,7 @@ class Reconciler:
     def from_settings(cls, settings: Settings, sweep_interval_s: float = SWEEP_INTERVAL_S) -> Reconciler:
         """A reconciler of the service that the settings describe."""
         jobs = RedisJobStore.from_settings(settings)
-        blobs = FilesystemBlobStore.from_settings(settings)
-        models, factors = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
-        retention = Retention(settings, jobs, models, factors, blobs, RedisHoldings.from_settings(settings))
-        return cls(settings, jobs, retention, make_celery(settings), sweep_interval_s)
+        return cls(settings, jobs, Retention.from_settings(settings, jobs), make_celery(settings), sweep_interval_s)
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until told to stop; neither a store nor a broker that is away ends it."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
+from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.blobs.store import BlobInfo, BlobStore
 from ihvp.errors import BlobNotFound
 from ihvp.factors.index import FactorIndex
+from ihvp.factors.redis_index import RedisFactorIndex
+from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.holdings.store import Holdings
 from ihvp.jobs.store import JobStore
+from ihvp.models.redis_store import RedisModelStore
 from ihvp.models.store import ModelStore
 from ihvp.settings import Settings
 
 __all__ = ["Removed", "Retention"]
+
+T = TypeVar("T")
 
 AT_ONCE: Final = 500
 """What one call to the store removes or looks up: the server does nothing else meanwhile."""
@@ -79,6 +85,18 @@ class Retention:
         self._holdings = holdings
         self._walk = iter(blobs)
 
+    @classmethod
+    def from_settings(cls, settings: Settings, jobs: JobStore) -> Retention:
+        """Beside a job store, the other stores that the settings name; they connect when they are first used."""
+        return cls(
+            settings,
+            jobs,
+            RedisModelStore.from_settings(settings),
+            RedisFactorIndex.from_settings(settings),
+            FilesystemBlobStore.from_settings(settings),
+            RedisHoldings.from_settings(settings),
+        )
+
     def sweep(self) -> Removed:
         """Removes what is due, up to a bound: what a sweep costs does not depend on how much is kept."""
         results = _drop(self._jobs.drop_results, self._settings.retention_s)
@@ -87,7 +105,7 @@ class Retention:
         orphans = list(self._orphans())
         for blob in orphans:
             self._blobs.delete(blob.digest)
-        for some in (orphans[start : start + AT_ONCE] for start in range(0, len(orphans), AT_ONCE)):
+        for some in _stretches(orphans):
             self._holdings.forget([blob.digest for blob in some])
         return Removed(
             results=results,
@@ -105,7 +123,7 @@ class Retention:
         if len(seen) < BLOBS_A_SWEEP:
             self._walk = iter(self._blobs)
         old = [blob.digest for blob in seen if blob.age_s > grace_s]
-        for some in (old[start : start + AT_ONCE] for start in range(0, len(old), AT_ONCE)):
+        for some in _stretches(old):
             # In this order: a job that is made after the references were read has made its blobs young before.
             referenced = self._referenced(some)
             for digest in some:
@@ -122,6 +140,11 @@ class Retention:
         kept = self._jobs.referenced_among(digests) | self._models.referenced_among(digests)
         # All of them: their number is bounded by IHVP_FACTOR_BYTES.
         return kept | self._factors.referenced_blobs()
+
+
+def _stretches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items, as many at a time as one call to the store takes."""
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
 
 
 def _drop(drop: Callable[[float, int], Sequence[str]], age_s: float) -> int:

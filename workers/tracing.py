@@ -94,10 +94,10 @@ class AttemptTrace(NoTrace):
             links=links,
             start_time=claim[0],
         )
-        self._span("ihvp.claim", claim[0]).end(claim[1])
         self._open: list[Span] = []
         self._began = self._told = 0
         self._iterations = 0
+        self._span("ihvp.claim", claim[0]).end(claim[1])
 
     @property
     def context(self) -> Context:
@@ -160,7 +160,7 @@ class AttemptTrace(NoTrace):
     def _span(self, name: str, start: int | None = None) -> Span:
         from opentelemetry.trace import set_span_in_context
 
-        above = self._open[-1] if getattr(self, "_open", None) else self._attempt
+        above = self._open[-1] if self._open else self._attempt
         return self._tracer.start_span(name, set_span_in_context(above), start_time=start)
 
 

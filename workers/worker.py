@@ -82,10 +82,7 @@ class Worker:
         # Celery replaces a dead child as soon as it hears of it, which for the first child it may not
         # (its exit was seen to go unheard once it had run a task); by itself it looks every 5 s.
         sender.hub.call_repeatedly(_LOOK_AFTER_CHILD_S, sender.pool.maintain_pool)
-        hasty = self._settings.model_copy(
-            update={"store_timeout_s": min(self._settings.store_timeout_s, _PARENT_TIMEOUT_S)}
-        )
-        store = RedisJobStore.from_settings(hasty)
+        store = RedisJobStore.from_settings(self._settings.with_patience(_PARENT_TIMEOUT_S))
         overseer = Overseer(
             store,
             self.owner,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Request
@@ -15,7 +15,7 @@ from app.answers import documented
 from app.body_limit import DRAINED_BYTES
 from app.dependencies import ServicesDep
 from app.limits import check_room
-from app.problems import problems
+from app.problems import header, problems
 from app.tus import EXTENSIONS, PART_TYPE, VERSION, digest_in, http_date, parse_checksum
 from app.uploading import hold_upload, receive_part
 from ihvp import errors as e
@@ -33,13 +33,9 @@ EXAMPLE_METADATA: Final = (
 )
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}, "example": example}
-
-
-TUS: Final = {"Tus-Resumable": _header("The version of tus that is spoken.", VERSION)}
-OFFSET: Final = {**TUS, "Upload-Offset": _header("Bytes that are there.", "70")}
-EXPIRES: Final = {"Upload-Expires": _header("Until when it may be continued.", "Wed, 25 Jun 2026 16:00:00 GMT")}
+TUS: Final = {"Tus-Resumable": header("The version of tus that is spoken.", VERSION)}
+OFFSET: Final = {**TUS, "Upload-Offset": header("Bytes that are there.", "70")}
+EXPIRES: Final = {"Upload-Expires": header("Until when it may be continued.", "Wed, 25 Jun 2026 16:00:00 GMT")}
 PART_BODY: Final = {
     "requestBody": {"required": True, "content": {PART_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -94,10 +90,10 @@ UploadChecksum = Annotated[
             "Versions, extensions and bounds.",
             headers={
                 **TUS,
-                "Tus-Version": _header("Versions that are spoken.", VERSION),
-                "Tus-Extension": _header("Extensions that are spoken.", ",".join(EXTENSIONS)),
-                "Tus-Max-Size": _header("Bytes of the largest upload.", "8589934592"),
-                "Tus-Checksum-Algorithm": _header("Checksums of parts.", ",".join(CHECKSUMS)),
+                "Tus-Version": header("Versions that are spoken.", VERSION),
+                "Tus-Extension": header("Extensions that are spoken.", ",".join(EXTENSIONS)),
+                "Tus-Max-Size": header("Bytes of the largest upload.", "8589934592"),
+                "Tus-Checksum-Algorithm": header("Checksums of parts.", ",".join(CHECKSUMS)),
             },
         ),
         **problems(e.IhvpError),
@@ -128,7 +124,7 @@ async def describe(services: ServicesDep) -> Response:
         **documented(
             201,
             "Started. With a body, its bytes are the first part.",
-            headers={**OFFSET, **EXPIRES, "Location": _header("Where the parts go.", f"/v1/uploads/{EXAMPLE_ID}")},
+            headers={**OFFSET, **EXPIRES, "Location": header("Where the parts go.", f"/v1/uploads/{EXAMPLE_ID}")},
         ),
         **problems(*EVERYWHERE, *WRITING, e.InvalidHeader, e.InvalidReference, e.TooManyUploads, e.QuotaExceeded),
     },
@@ -176,8 +172,8 @@ async def create(
                 headers={
                     **OFFSET,
                     **EXPIRES,
-                    "Upload-Length": _header("Bytes of the whole.", "100"),
-                    "Upload-Metadata": _header("As it was sent at the start.", EXAMPLE_METADATA),
+                    "Upload-Length": header("Bytes of the whole.", "100"),
+                    "Upload-Metadata": header("As it was sent at the start.", EXAMPLE_METADATA),
                 },
             ),
             **problems(*EVERYWHERE, e.UploadNotFound, e.UploadExpired),

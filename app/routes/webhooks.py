@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.answers import documented, json_answer
 from app.dependencies import JOB_ID_PATTERN, DeliveryId, ServicesDep
 from app.examples import DELIVERY, JOB_ID, SECRET
+from app.listing import next_page
 from app.problems import ANYWHERE, problems
 from ihvp import errors as e
 from ihvp.webhooks.record import DeliveryState
@@ -49,10 +49,7 @@ async def list_(query: Annotated[DeliveryQuery, Query()], services: ServicesDep)
     found, cursor = await services.webhooks.list(
         services.tenant, limit=query.limit, state=query.state, job_id=query.job, cursor=query.cursor
     )
-    following = None
-    if cursor is not None:
-        kept = query.model_dump(mode="json", exclude_none=True, exclude={"cursor"})
-        following = f"/v1/webhooks/deliveries?{urlencode({**kept, 'cursor': cursor})}"
+    following = next_page("/v1/webhooks/deliveries", query, cursor)
     return json_answer(DeliveryPage(deliveries=[DeliveryView.of(each) for each in found], next=following))
 
 

@@ -19,11 +19,7 @@ import psutil
 
 from benchmarks.load.service import MODEL, ROOT, LoadedService, wait_for
 from benchmarks.load.wrk import Served, find_wrk, run_wrk
-from ihvp.blobs.filesystem import FilesystemBlobStore
-from ihvp.factors.redis_index import RedisFactorIndex
-from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.redis_store import RedisJobStore
-from ihvp.models.redis_store import RedisModelStore
 from ihvp.settings import child_environment
 from ihvp.up.embedded_store import free_port
 from workers.retention import Retention
@@ -229,9 +225,7 @@ def _sweep(service: LoadedService) -> float:
     """Seconds of one sweep, as the reconciler makes it once a minute."""
     settings = service.settings
     jobs = RedisJobStore.from_settings(settings)
-    models, factors = RedisModelStore.from_settings(settings), RedisFactorIndex.from_settings(settings)
-    blobs, holdings = FilesystemBlobStore.from_settings(settings), RedisHoldings.from_settings(settings)
-    retention = Retention(settings, jobs, models, factors, blobs, holdings)
+    retention = Retention.from_settings(settings, jobs)
     began = time.perf_counter()
     retention.sweep()
     took = time.perf_counter() - began

@@ -21,7 +21,8 @@ from examples.running_service import RunningService
 from ihvp import Client
 from ihvp.settings import Settings, child_environment
 from ihvp.up.child import start_child, stop_group
-from ihvp.up.embedded_store import EmbeddedStore, free_port
+from ihvp.up.embedded_store import free_port
+from ihvp.up.store_at_hand import running_store
 
 __all__ = ["MODEL", "LoadedService"]
 
@@ -54,7 +55,7 @@ class LoadedService:
         try:
             self.url = self._running.wait_until_ready()
             self.ready_s = time.perf_counter() - began
-            self.store_url = store_url(data_dir)
+            self.store_url = running_store(data_dir).url
             self.settings = Settings(redis_url=self.store_url, data_dir=data_dir)
             self.floor_url = self._start_floor()
             self.client = Client(self.url)
@@ -149,15 +150,6 @@ class LoadedService:
         for _ in range(3):
             b = rng.normal(size=FEATURES + 1)
             self.client.solve(model=MODEL, rhs=b, hessian_perturbation=0.1, progress=False, timeout=60)
-
-
-def store_url(data_dir: Path) -> str:
-    """Where the embedded store of a data directory listens, from the configuration that it was started with."""
-    config = (data_dir / "store" / "server.conf").read_text()
-    found = re.search(r"^port (\d+)$", config, re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"{data_dir}/store/server.conf names no port")
-    return EmbeddedStore(data_dir, port=int(found[1])).url
 
 
 def wait_for(url: str, timeout_s: float = START_S) -> float:

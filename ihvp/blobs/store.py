@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["BlobGroup", "BlobInfo", "BlobStore", "BlobWriter"]
+__all__ = ["BlobAccess", "BlobGroup", "BlobInfo", "BlobStore", "BlobWriter"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,11 @@ class BlobGroup(Protocol):
         """
 
 
-class BlobStore(Protocol):
-    """Bytes by digest. Writing what is there already is cheap and refreshes its age."""
+class BlobAccess(Protocol):
+    """Bytes by digest, for whoever brings and reads some of them."""
 
     def writer(self) -> AbstractContextManager[BlobWriter]:
         """A writer; leaving it without ``commit`` leaves nothing behind."""
-
-    def group(self) -> AbstractContextManager[BlobGroup]:
-        """A group of writers; leaving it without ``commit`` leaves nothing behind."""
 
     def stat(self, digest: str) -> BlobInfo:
         """Size and age.
@@ -90,15 +87,22 @@ class BlobStore(Protocol):
             BlobNotFound: No blob has this digest.
         """
 
-    def delete(self, digest: str) -> None:
-        """Removes the blob, if it is there."""
-
     def touch(self, digest: str) -> None:
         """Refreshes the age, so that a sweep in progress does not take a blob that is being referred to.
 
         Raises:
             BlobNotFound: No blob has this digest.
         """
+
+
+class BlobStore(BlobAccess, Protocol):
+    """All bytes. Writing what is there already is cheap and refreshes its age."""
+
+    def group(self) -> AbstractContextManager[BlobGroup]:
+        """A group of writers; leaving it without ``commit`` leaves nothing behind."""
+
+    def delete(self, digest: str) -> None:
+        """Removes the blob, if it is there."""
 
     def sweep_unfinished(self, older_than_s: float) -> int:
         """Removes what broken-off writes left, and uploads that have expired; says how many."""

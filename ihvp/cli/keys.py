@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ihvp.cli.options import Json
-
-if TYPE_CHECKING:
-    from ihvp.settings import Settings
+from ihvp.cli.options import DataDir, Json, settings_for
 
 __all__ = ["add_to"]
 
@@ -19,10 +15,6 @@ keys = typer.Typer(
     no_args_is_help=True,
 )
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of the service, unless IHVP_REDIS_URL is set.", show_default="ihvp-data"),
-]
 DAY_S = 24 * 3600
 
 
@@ -58,7 +50,7 @@ def create(
         raise InvalidInput("A key has to last for a while.", given="--days 0", allowed="more than 0")
     drawn = Secret.draw()
     spec = KeySpec(name=name, tenant=parse_tenant(tenant), scope=Scope(scope), sha256=drawn.sha256)
-    with keys_at_hand(_settings(data_dir)) as store:
+    with keys_at_hand(settings_for(data_dir)) as store:
         made = store.create(drawn.id, spec, expires_s=None if days is None else days * DAY_S)
     if as_json:
         print_json({"key": str(drawn), **made.model_dump(mode="json", exclude={"sha256"})})
@@ -77,7 +69,7 @@ def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
     from ihvp.cli.tables import key_table, print_json, show
     from ihvp.up.store_at_hand import keys_at_hand
 
-    with keys_at_hand(_settings(data_dir)) as store:
+    with keys_at_hand(settings_for(data_dir)) as store:
         found = store.list()
     if as_json:
         print_json({"keys": [key.model_dump(mode="json", exclude={"sha256"}) for key in found]})
@@ -100,19 +92,12 @@ def revoke(
 
     # Whoever pastes the whole key means that one.
     key_id = key.split("_")[1] if key.startswith("ihvp_") else key
-    with keys_at_hand(_settings(data_dir)) as store:
+    with keys_at_hand(settings_for(data_dir)) as store:
         revoked = store.revoke(key_id)
     if as_json:
         print_json(revoked.model_dump(mode="json", exclude={"sha256"}))
     else:
         show(key_table([revoked]))
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    from ihvp.settings import get_settings
-
-    settings = get_settings()
-    return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
 
 
 def add_to(app: typer.Typer) -> None:

@@ -12,10 +12,12 @@ from ihvp.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ihvp.client import Client
+    from ihvp.settings import Settings
 
 __all__ = [
     "CURVATURES",
     "METHODS",
+    "DataDir",
     "JobArgument",
     "Json",
     "Strict",
@@ -25,6 +27,7 @@ __all__ = [
     "damping_of",
     "pairs",
     "read_document",
+    "settings_for",
     "value_of",
 ]
 
@@ -38,6 +41,10 @@ Url = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End with status 6 unless every certificate says converged.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for the end of the job.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the service, unless IHVP_REDIS_URL is set.", show_default="ihvp-data"),
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 
@@ -46,6 +53,14 @@ def connect(url: str | None) -> Client:
     from ihvp.client import Client
 
     return Client(url)
+
+
+def settings_for(data_dir: Path | None) -> Settings:
+    """The settings of a command that goes to the store itself, of the service in a folder if one is named."""
+    from ihvp.settings import get_settings
+
+    settings = get_settings()
+    return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
 
 
 def value_of(text: str) -> Any:

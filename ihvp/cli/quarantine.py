@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ihvp.cli.options import Json
+from ihvp.cli.options import DataDir, Json, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ihvp.jobs.store import Quarantined
-    from ihvp.settings import Settings
 
 __all__ = ["add_to"]
 
@@ -23,11 +21,6 @@ quarantine = typer.Typer(
     "These commands go to the store itself, so they need no key.",
     no_args_is_help=True,
 )
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of the service, unless IHVP_REDIS_URL is set.", show_default="ihvp-data"),
-]
 
 
 @quarantine.command("list")
@@ -38,7 +31,7 @@ def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
     """
     from ihvp.up.store_at_hand import jobs_at_hand
 
-    with jobs_at_hand(_settings(data_dir)) as store:
+    with jobs_at_hand(settings_for(data_dir)) as store:
         _show(store.quarantined(), as_json)
 
 
@@ -56,7 +49,7 @@ def lift(
     from ihvp.up.store_at_hand import jobs_at_hand
 
     digest = parse_digest(model)
-    with jobs_at_hand(_settings(data_dir)) as store:
+    with jobs_at_hand(settings_for(data_dir)) as store:
         _show(store.end_quarantine(digest), as_json)
 
 
@@ -67,13 +60,6 @@ def _show(found: Sequence[Quarantined], as_json: bool) -> None:
         print_json({"quarantine": [asdict(each) for each in found]})
     else:
         show(quarantine_table(found))
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    from ihvp.settings import get_settings
-
-    settings = get_settings()
-    return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
 
 
 def add_to(app: typer.Typer) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,10 +13,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ihvp.live_bar import LiveBar
+
 __all__ = ["UploadBar"]
 
 
-class UploadBar:
+class UploadBar(LiveBar):
     """Shows what ``Client.put_blob`` reports; a context manager. It is silent where nobody looks.
 
     Args:
@@ -28,7 +27,7 @@ class UploadBar:
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
-        self._bar = Progress(
+        bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             DownloadColumn(binary_units=True),
@@ -37,6 +36,7 @@ class UploadBar:
             console=console,
             disable=not console.is_terminal,
         )
+        super().__init__(bar)
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, name: str, sent: int, total: int) -> None:
@@ -44,12 +44,3 @@ class UploadBar:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
         self._bar.update(self._tasks[name], completed=sent)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()

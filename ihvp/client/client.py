@@ -149,11 +149,8 @@ class Client:
 
     def models(self) -> Iterator[ModelView]:
         """The latest version of each model, in order of names."""
-        following: str | None = "/v1/models"
-        while following is not None:
-            page = ModelPage.model_validate_json(self._link.send("GET", following).content)
+        for page in self._link.pages("/v1/models", ModelPage):
             yield from page.models
-            following = page.next
 
     def model(self, reference: str) -> ModelView:
         """A registered model: ``name`` or ``name@latest`` for its latest version, or ``name@<version>``.
@@ -265,7 +262,7 @@ class Client:
         page_size: int = 100,
     ) -> Iterator[JobView]:
         """All jobs that pass the filters, newest first; pages are fetched as they are needed."""
-        query: dict[str, Any] | None = {
+        query = {
             "state": state.value if isinstance(state, JobState) else state,
             "method": method,
             "model": model,
@@ -274,11 +271,8 @@ class Client:
             "created_before": created_before.isoformat() if created_before else None,
             "limit": page_size,
         }
-        following: str | None = "/v1/jobs"
-        while following is not None:
-            page = JobPage.model_validate_json(self._link.send("GET", following, params=query).content)
+        for page in self._link.pages("/v1/jobs", JobPage, query):
             yield from page.jobs
-            following, query = page.next, None
 
     def wait(
         self,

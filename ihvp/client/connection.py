@@ -15,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from ihvp.client.faults import error_from_response
 from ihvp.errors import ServiceUnreachable
+from ihvp.wire import DeliveryPage, JobPage, ModelPage
 
 __all__ = ["IDEMPOTENCY_KEY", "Body", "Connection"]
 
@@ -26,6 +27,7 @@ LONGEST_PAUSE_S: Final = 2.0
 
 Body = Callable[[], Iterable[bytes]]
 T = TypeVar("T")
+PageT = TypeVar("PageT", JobPage, ModelPage, DeliveryPage)
 
 
 class _Busy(Exception):
@@ -109,6 +111,20 @@ class Connection:
             )
 
         return self._persist(attempt, idempotent=method in IDEMPOTENT or IDEMPOTENCY_KEY in (headers or {}))
+
+    def pages(self, path: str, kind: type[PageT], params: dict[str, Any] | None = None) -> Iterator[PageT]:
+        """The pages of a listing, each fetched once it is needed.
+
+        Args:
+            path: Of the first one.
+            kind: What a page is.
+            params: The query of the first one; the links to the others have it already.
+        """
+        following: str | None = path
+        while following is not None:
+            page = kind.model_validate_json(self.send("GET", following, params=params).content)
+            yield page
+            following, params = page.next, None
 
     def download(self, path: str, into: Path, *, headers: dict[str, str] | None = None) -> httpx.Headers:
         """Writes the answer's body to a file, never holding all of it, and returns the answer's headers."""

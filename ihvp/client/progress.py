@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ihvp.jobs.record import Progress as JobProgress
 from ihvp.jobs.states import JobState
+from ihvp.live_bar import LiveBar
 from ihvp.methods import default_rtol
 from ihvp.wire import JobView
 
 __all__ = ["ProgressBar", "fraction_done"]
 
 
-class ProgressBar:
+class ProgressBar(LiveBar):
     """Shows what ``Client.wait`` reports; a context manager.
 
     Args:
@@ -25,7 +25,7 @@ class ProgressBar:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._bar = Progress(
+        bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -33,6 +33,7 @@ class ProgressBar:
             TimeElapsedColumn(),
             console=console or Console(stderr=True),
         )
+        super().__init__(bar)
         self._task = self._bar.add_task("submitted", total=1.0, detail="")
         self._first_residual: float | None = None
 
@@ -44,15 +45,6 @@ class ProgressBar:
             self._first_residual = worst
         done = 1.0 if job.state is JobState.Succeeded else fraction_done(self._first_residual, worst, _target(job))
         self._bar.update(self._task, description=_phase(job), completed=done, detail=_detail(job, worst))
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 def fraction_done(first: float | None, now: float | None, target: float) -> float:

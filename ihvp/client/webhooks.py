@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from ihvp.client.connection import Connection
 from ihvp.webhooks.record import DeliveryState
@@ -34,13 +34,9 @@ class Webhooks:
             state: ``"pending"``, ``"delivered"`` or ``"dead"``: the dead-letter list.
             job_id: Only those of this job.
         """
-        query = {"state": None if state is None else DeliveryState(state).value, "job": job_id, "limit": "100"}
-        given = urlencode({name: value for name, value in query.items() if value is not None})
-        following: str | None = f"{DELIVERIES}?{given}"
-        while following is not None:
-            page = DeliveryPage.model_validate_json(self._link.send("GET", following).content)
+        query = {"state": None if state is None else DeliveryState(state).value, "job": job_id, "limit": 100}
+        for page in self._link.pages(DELIVERIES, DeliveryPage, query):
             yield from page.deliveries
-            following = page.next
 
     def delivery(self, delivery_id: str) -> DeliveryView:
         """A delivery and its tries.
@@ -83,5 +79,5 @@ class Webhooks:
         Raises:
             WebhookSecretMissing: There is none yet.
         """
-        query = "" if old_valid_s is None else f"?{urlencode({'old_valid_s': old_valid_s})}"
-        return SecretList.model_validate_json(self._link.send("POST", f"{SECRETS}/rotate{query}").content).secrets
+        answer = self._link.send("POST", f"{SECRETS}/rotate", params={"old_valid_s": old_valid_s})
+        return SecretList.model_validate_json(answer.content).secrets

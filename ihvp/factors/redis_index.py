@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ihvp.keyvalue.calls import Call
+from ihvp.keyvalue.calls import Call, microseconds
 from ihvp.keyvalue.connection import Executor
 from ihvp.settings import Settings
 
@@ -52,7 +52,7 @@ class RedisFactorIndex:
 
     def drop_unused(self, unused_s: float) -> int:
         """See ``FactorIndex.drop_unused``."""
-        return self._run(Call("drop_unused", (round(unused_s * 1_000_000), _AT_ONCE), int))
+        return self._run(Call("drop_unused", (microseconds(unused_s), _AT_ONCE), int))
 
     def referenced_blobs(self) -> set[str]:
         """See ``FactorIndex.referenced_blobs``."""

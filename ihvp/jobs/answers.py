@@ -11,7 +11,7 @@ from ihvp.jobs.counts import Measurements, WorkerSeen
 from ihvp.jobs.outlook import Eta, Origin, Outlook, Place, Unknown
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Chain, Quarantined, WorkerInfo
-from ihvp.keyvalue.calls import hash_fields
+from ihvp.keyvalue.calls import hash_fields, microseconds
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -72,7 +72,7 @@ def read_measurements(answer: Any) -> Measurements:
 
 def write_origin(origin: Origin) -> str:
     """Where a job comes from, as the script that makes it reads it."""
-    predicted = None if origin.predicted_s is None else max(1, round(origin.predicted_s * 1_000_000))
+    predicted = None if origin.predicted_s is None else max(1, microseconds(origin.predicted_s))
     brings = None if origin.brings is None else [origin.brings.digest, origin.brings.size]
     told = {"request_id": origin.request_id, "trace": origin.trace, "predicted": predicted, "brings": brings}
     return json.dumps({name: value for name, value in told.items() if value is not None})

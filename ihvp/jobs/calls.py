@@ -39,7 +39,7 @@ from ihvp.jobs.store import (
     WorkerInfo,
 )
 from ihvp.jobs.submission import JobRequest, Priority
-from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
+from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, microseconds, to_microseconds
 from ihvp.settings import Settings
 from ihvp.tenants import DEFAULT_TENANT
 from ihvp.webhooks.spec import webhook_fields
@@ -68,8 +68,8 @@ class JobCalls:
         self._most_own = most_queued or 0
         self._prefix = f"{{{settings.namespace}}}"
         self._event_limit = settings.event_limit
-        self._quarantine = _microseconds(settings.quarantine_s)
-        self._silent = _microseconds(settings.worker_alive_s)
+        self._quarantine = microseconds(settings.quarantine_s)
+        self._silent = microseconds(settings.worker_alive_s)
 
     def of(self, tenant: str, most_queued: int | None) -> JobCalls:
         """The calls of one tenant."""
@@ -92,8 +92,8 @@ class JobCalls:
             request.model.reference or "",
             json.dumps(request.tags),
             json.dumps(rules.request_blobs(request)),
-            "" if request.deadline_s is None else _microseconds(request.deadline_s),
-            _microseconds(rules.HEAD_START_S[request.priority]),
+            "" if request.deadline_s is None else microseconds(request.deadline_s),
+            microseconds(rules.HEAD_START_S[request.priority]),
             self._event_limit,
             request.priority.value,
             rules.alike(request, self._tenant),
@@ -103,7 +103,7 @@ class JobCalls:
             fingerprint,
             kept_ms,
             most_queued or 0,
-            _microseconds(rules.RATE_WINDOW_S),
+            microseconds(rules.RATE_WINDOW_S),
             write_origin(origin),
             self._silent,
             self._tenant,
@@ -152,8 +152,8 @@ class JobCalls:
 
     def foresee(self, priority: Priority, predicted_s: float | None) -> Call[Outlook]:
         """``JobStore.foresee``."""
-        predicted = "" if predicted_s is None else max(1, _microseconds(predicted_s))
-        return Call("foresee", (_microseconds(rules.HEAD_START_S[priority]), predicted, self._silent), read_outlook)
+        predicted = "" if predicted_s is None else max(1, microseconds(predicted_s))
+        return Call("foresee", (microseconds(rules.HEAD_START_S[priority]), predicted, self._silent), read_outlook)
 
     def queue_length(self) -> Call[int]:
         """``JobStore.queue_length``."""
@@ -168,17 +168,17 @@ class JobCalls:
         return Call("claim", self._claim(owner, lease_s, most_rhs, most_numbers), _claimed)
 
     def _claim(self, owner: str, lease_s: float, most_rhs: int, most_numbers: int) -> tuple[str | int, ...]:
-        near = _microseconds(rules.NEAR_DEADLINE_S)
+        near = microseconds(rules.NEAR_DEADLINE_S)
         error = rules.quarantine_error("{seconds}").model_dump_json()
-        return (owner, _microseconds(lease_s), _op(), self._event_limit, near, most_rhs, most_numbers, error)
+        return (owner, microseconds(lease_s), _op(), self._event_limit, near, most_rhs, most_numbers, error)
 
     def renew(self, job_id: str, attempt: int, lease_s: float) -> Call[LeaseState]:
         """``JobStore.renew``."""
-        return Call("renew", (job_id, attempt, _microseconds(lease_s)), _lease)
+        return Call("renew", (job_id, attempt, microseconds(lease_s)), _lease)
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> Call[LeaseState]:
         """``JobStore.report``."""
-        left = "" if progress.eta_s is None else _microseconds(progress.eta_s)
+        left = "" if progress.eta_s is None else microseconds(progress.eta_s)
         args = (job_id, attempt, progress.model_dump_json(), _op(), self._event_limit, left)
         return Call("report", args, _lease)
 
@@ -240,19 +240,19 @@ class JobCalls:
 
     def expire_overdue(self, grace_s: float) -> Call[Sequence[str]]:
         """``JobStore.expire_overdue``."""
-        return Call("expire_overdue", (_microseconds(grace_s), rules.BATCH, self._event_limit), _rest)
+        return Call("expire_overdue", (microseconds(grace_s), rules.BATCH, self._event_limit), _rest)
 
     def condemn(self, owner: str, grace_s: float) -> Call[Sequence[str] | None]:
         """``JobStore.condemn``."""
-        return Call("condemn", (owner, _microseconds(grace_s), rules.BATCH, self._event_limit), _rest_or_none)
+        return Call("condemn", (owner, microseconds(grace_s), rules.BATCH, self._event_limit), _rest_or_none)
 
     def drop_results(self, finished_before_s: float, limit: int) -> Call[Sequence[str]]:
         """``JobStore.drop_results``."""
-        return Call("drop_results", (_microseconds(finished_before_s), limit), _rest)
+        return Call("drop_results", (microseconds(finished_before_s), limit), _rest)
 
     def drop_jobs(self, finished_before_s: float, limit: int) -> Call[Sequence[str]]:
         """``JobStore.drop_jobs``."""
-        return Call("drop_jobs", (_microseconds(finished_before_s), limit), _rest)
+        return Call("drop_jobs", (microseconds(finished_before_s), limit), _rest)
 
     def some_referenced_blobs(self, cursor: int) -> Call[tuple[int, set[str]]]:
         """A stretch of ``JobStore.referenced_blobs``, and the cursor of the next, 0 at the end."""
@@ -273,7 +273,7 @@ class JobCalls:
         if sign is not None:
             vitals = {"mark": sign.mark, "gauges": dict(sign.gauges)}
             told = (sign.mark, json.dumps(dict(sign.counts)), json.dumps(vitals))
-        return Call("worker_alive", (worker_id, _microseconds(rules.FORGET_WORKER_S), *told), _nothing)
+        return Call("worker_alive", (worker_id, microseconds(rules.FORGET_WORKER_S), *told), _nothing)
 
     def worker_gone(self, worker_id: str) -> Call[None]:
         """``JobStore.worker_gone``."""
@@ -289,7 +289,7 @@ class JobCalls:
 
     def chain(self, alive_s: float, fresh_s: float, pause_s: float) -> Call[Chain]:
         """``JobStore.chain``."""
-        return Call("chain", tuple(map(_microseconds, (alive_s, fresh_s, pause_s))), read_chain)
+        return Call("chain", tuple(map(microseconds, (alive_s, fresh_s, pause_s))), read_chain)
 
     def quarantine(self, let_out: str) -> Call[Sequence[Quarantined]]:
         """``JobStore.quarantined`` and ``end_quarantine``."""
@@ -307,10 +307,6 @@ class JobCalls:
 def _op() -> str:
     """Marks one write of a worker: when a broken link makes the client send it twice, the second changes nothing."""
     return secrets.token_hex(8)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)
 
 
 def _stamp(moment: Any) -> int | None:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from ihvp.errors import IhvpError, JobNotFound, StaleAttempt
 from ihvp.jobs import rules
@@ -20,11 +20,9 @@ from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSumm
 from ihvp.jobs.states import TERMINAL, JobState, may_follow
 from ihvp.jobs.store import NOWHERE, Deleted, EventPage, Finish, JobFilter, LeaseState, Once, Page, Reclaimed, Standing
 from ihvp.jobs.submission import JobRequest, Priority
-from ihvp.keyvalue.calls import to_microseconds
+from ihvp.keyvalue.calls import MICROSECOND, to_microseconds
 
 __all__ = ["MemoryJobStore"]
-
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class MemoryJobStore(MemoryShelf):

@@ -1,6 +1,6 @@
 """When a waiting job will be taken and be done: worked out of what the store knows, where the queue is.
 
-The readable form of what ``ihvp/jobs/lua/forecast`` in the prelude does; both adapters are held to each other.
+The readable form of what ``ihvp/jobs/lua/prelude_forecast.lua`` does; both adapters are held to each other.
 
 A worker is free when its block is expected to end; what waits ahead is spread over the workers as they become free.
 Predicted seconds are calibrated: by what the last blocks took, over what was predicted for all of their jobs, so that

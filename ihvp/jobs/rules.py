@@ -21,6 +21,7 @@ from ihvp.errors import (
 from ihvp.jobs.record import JobError, ResultSummary
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, Priority
+from ihvp.keyvalue.cursors import time_cursor
 from ihvp.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
@@ -215,15 +216,7 @@ def listing_cursor(cursor: str | None) -> int | None:
     Raises:
         InvalidInput: It is none that a listing has given out.
     """
-    if cursor is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,16}", cursor, re.ASCII):
-        raise InvalidInput(
-            "This is not a cursor of a job listing.",
-            given=cursor[:100],
-            hint="Follow the link 'next' of the page before, or leave the cursor out to start at the newest job.",
-        )
-    return int(cursor)
+    return time_cursor(cursor, listing="a job listing", newest="the newest job")
 
 
 def event_position(position: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ihvp.keys.key import KeyRecord, KeySpec, KeyState
 from ihvp.keys.store import Looked, key_not_found
-from ihvp.keyvalue.calls import Call, from_microseconds
+from ihvp.keyvalue.calls import Call, from_microseconds, microseconds
 
 __all__ = ["KeyCalls"]
 
@@ -17,7 +17,7 @@ class KeyCalls:
 
     def create(self, key_id: str, spec: KeySpec, expires_s: float | None) -> Call[KeyRecord]:
         """``KeyStore.create``."""
-        expires = "" if expires_s is None else round(expires_s * 1e6)
+        expires = "" if expires_s is None else microseconds(expires_s)
         return Call("create", (key_id, spec.model_dump_json(), expires), _record)
 
     def look(self, key_id: str) -> Call[Looked]:

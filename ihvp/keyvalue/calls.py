@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Call", "Scripts", "from_microseconds", "hash_fields", "to_microseconds"]
+__all__ = ["MICROSECOND", "Call", "Scripts", "from_microseconds", "hash_fields", "microseconds", "to_microseconds"]
 
 T_co = TypeVar("T_co", covariant=True)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,6 +78,11 @@ def to_microseconds(moment: datetime) -> int:
     """Microseconds since 1970, the unit of every time in the store: whole numbers, exact in Lua's doubles."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - EPOCH) // MICROSECOND
+
+
+def microseconds(seconds: float) -> int:
+    """A stretch of time in the unit of the store."""
+    return round(seconds * 1_000_000)
 
 
 def from_microseconds(stamp: int) -> datetime:

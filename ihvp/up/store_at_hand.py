@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from ihvp.errors import SetupError
@@ -14,7 +14,7 @@ from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 from ihvp.up.exclusive import locked_data_dir
 
-__all__ = ["embedded_keys", "jobs_at_hand", "keys_at_hand", "needs_a_key", "settings_at_hand"]
+__all__ = ["embedded_keys", "jobs_at_hand", "keys_at_hand", "needs_a_key", "running_store", "settings_at_hand"]
 
 
 @contextmanager
@@ -31,22 +31,14 @@ def settings_at_hand(settings: Settings) -> Iterator[Settings]:
         yield settings
         return
     data_dir = settings.data_dir.absolute()
-    try:
-        lock = locked_data_dir(data_dir)
-        lock.__enter__()
-    except SetupError:
-        running = EmbeddedStore(data_dir, port=_port_in_use(data_dir))
-        yield settings.model_copy(update={"redis_url": running.url})
-        return
-    try:
-        store = EmbeddedStore(data_dir)
-        store.start()
+    with ExitStack() as stack:
         try:
-            yield settings.model_copy(update={"redis_url": store.url})
-        finally:
-            store.stop()
-    finally:
-        lock.__exit__(None, None, None)
+            stack.enter_context(locked_data_dir(data_dir))
+        except SetupError:
+            store = running_store(data_dir)
+        else:
+            store = stack.enter_context(_started(EmbeddedStore(data_dir)))
+        yield settings.model_copy(update={"redis_url": store.url})
 
 
 @contextmanager
@@ -57,7 +49,7 @@ def keys_at_hand(settings: Settings) -> Iterator[RedisKeyStore]:
         SetupError: As of ``settings_at_hand``.
         StoreUnavailable: It does not answer.
     """
-    with settings_at_hand(settings) as found, _keys(found) as keys:
+    with settings_at_hand(settings) as found, closing(RedisKeyStore.from_settings(found)) as keys:
         yield keys
 
 
@@ -71,18 +63,16 @@ def jobs_at_hand(settings: Settings) -> Iterator[RedisJobStore]:
 @contextmanager
 def embedded_keys(settings: Settings, store: EmbeddedStore) -> Iterator[RedisKeyStore]:
     """The keys of an embedded store that does not run: it does for as long as this lasts."""
-    store.start()
-    try:
-        with _keys(settings.model_copy(update={"redis_url": store.url})) as keys:
+    with _started(store):
+        found = settings.model_copy(update={"redis_url": store.url})
+        with closing(RedisKeyStore.from_settings(found)) as keys:
             yield keys
-    finally:
-        store.stop()
 
 
 def needs_a_key(settings: Settings, data_dir: Path) -> bool:
     """Whether callers of a service that starts now would need a key; the data directory is to be locked already."""
     if "redis_url" in settings.model_fields_set:
-        with _keys(settings) as keys:
+        with closing(RedisKeyStore.from_settings(settings)) as keys:
             return keys.look("").guarded
     if not (data_dir / "store").is_dir():
         return False
@@ -91,15 +81,20 @@ def needs_a_key(settings: Settings, data_dir: Path) -> bool:
 
 
 @contextmanager
-def _keys(settings: Settings) -> Iterator[RedisKeyStore]:
-    keys = RedisKeyStore.from_settings(settings)
+def _started(store: EmbeddedStore) -> Iterator[EmbeddedStore]:
+    store.start()
     try:
-        yield keys
+        yield store
     finally:
-        keys.close()
+        store.stop()
 
 
-def _port_in_use(data_dir: Path) -> int:
+def running_store(data_dir: Path) -> EmbeddedStore:
+    """The store that a running service has started on its data directory.
+
+    Raises:
+        SetupError: It has none of its own.
+    """
     path = data_dir / "store" / "server.conf"
     try:
         found = re.search(r"^port (\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -111,4 +106,4 @@ def _port_in_use(data_dir: Path) -> int:
             given=str(data_dir),
             hint="Set IHVP_REDIS_URL to the store that it uses.",
         )
-    return int(found[1])
+    return EmbeddedStore(data_dir, port=int(found[1]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ihvp.jobs.calls import job_record
-from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, to_microseconds
+from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, microseconds, to_microseconds
 from ihvp.webhooks import rules
 from ihvp.webhooks.record import Delivery, DeliveryState, DeliveryTry, Outbox, Secret, ToSend
 
@@ -22,12 +22,12 @@ class WebhookCalls:
 
     def claim(self, lease_s: float, most: int, most_of_a_lane: int, most_tries: int) -> Call[Sequence[ToSend]]:
         """``WebhookStore.claim``."""
-        return Call("claim", (_microseconds(lease_s), most, most_of_a_lane, most_tries), _claimed)
+        return Call("claim", (microseconds(lease_s), most, most_of_a_lane, most_tries), _claimed)
 
     def settle(self, delivery_id: str, done: DeliveryTry, state: DeliveryState, pause_s: float) -> Call[bool]:
         """``WebhookStore.settle``."""
         entry = {**done.model_dump(exclude_none=True), "at": to_microseconds(done.at)}
-        args = (delivery_id, done.attempt, json.dumps(entry), _OUTCOME[state], _microseconds(pause_s))
+        args = (delivery_id, done.attempt, json.dumps(entry), _OUTCOME[state], microseconds(pause_s))
         return Call("settle", args, lambda answer: bool(answer[0] == "ok"))
 
     def get(self, tenant: str, delivery_id: str) -> Call[Delivery]:
@@ -55,7 +55,7 @@ class WebhookCalls:
 
     def drop(self, ended_before_s: float, limit: int) -> Call[Sequence[str]]:
         """``WebhookStore.drop``."""
-        return Call("drop", (_microseconds(ended_before_s), limit), lambda answer: list(answer[1:]))
+        return Call("drop", (microseconds(ended_before_s), limit), lambda answer: list(answer[1:]))
 
     def overview(self) -> Call[Outbox]:
         """``WebhookStore.overview``."""
@@ -71,12 +71,8 @@ class WebhookCalls:
 
     def rotate_secret(self, tenant: str, old_valid_s: float) -> Call[Sequence[Secret]]:
         """``WebhookStore.rotate_secret``."""
-        args = (tenant, *rules.new_secret(), "rotate", _microseconds(old_valid_s), rules.MOST_SECRETS)
+        args = (tenant, *rules.new_secret(), "rotate", microseconds(old_valid_s), rules.MOST_SECRETS)
         return Call("add_secret", args, _secrets)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)
 
 
 def _delivery(record: Any) -> Delivery:

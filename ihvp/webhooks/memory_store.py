@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from ihvp.jobs.record import JobRecord
-from ihvp.keyvalue.calls import to_microseconds
+from ihvp.keyvalue.calls import MICROSECOND, to_microseconds
 from ihvp.webhooks import rules
 from ihvp.webhooks.record import Delivery, DeliveryState, DeliveryTry, Outbox, Secret, ToSend
 
 __all__ = ["MemoryWebhookStore"]
-
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass

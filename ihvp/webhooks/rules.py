@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 from typing import Final
 
-from ihvp.errors import DeliveryNotFound, DeliveryUnderWay, InvalidInput, WebhookSecretExists, WebhookSecretMissing
+from ihvp.errors import DeliveryNotFound, DeliveryUnderWay, WebhookSecretExists, WebhookSecretMissing
 from ihvp.jobs.states import TERMINAL, JobState
+from ihvp.keyvalue.cursors import time_cursor
 
 __all__ = [
     "DELIVERY_ID_PATTERN",
@@ -60,15 +60,7 @@ def listing_cursor(cursor: str | None) -> int | None:
     Raises:
         InvalidInput: It is none that a listing has given out.
     """
-    if cursor is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,16}", cursor, re.ASCII):
-        raise InvalidInput(
-            "This is not a cursor of a listing of deliveries.",
-            given=cursor[:100],
-            hint="Follow the link 'next' of the page before, or leave the cursor out to start at the newest.",
-        )
-    return int(cursor)
+    return time_cursor(cursor, listing="a listing of deliveries", newest="the newest")
 
 
 def delivery_not_found(delivery: str) -> DeliveryNotFound:

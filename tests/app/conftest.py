@@ -30,15 +30,20 @@ def running_service(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def service(valkey_server: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service that a module's tests share: they name their own models and jobs."""
-    settings = Settings(
+def module_settings(valkey_server: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of a service for a whole module, on the shared server."""
+    return Settings(
         redis_url=valkey_server.url,
         namespace=f"t-{secrets.token_hex(6)}",
         data_dir=tmp_path_factory.mktemp("data"),
         log_level="error",
     )
-    with running_service(settings) as running:
+
+
+@pytest.fixture(scope="module")
+def service(module_settings: Settings) -> Iterator[Service]:
+    """The service that a module's tests share: they name their own models and jobs."""
+    with running_service(module_settings) as running:
         yield running
 
 

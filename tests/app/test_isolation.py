@@ -17,7 +17,6 @@ from app.scopes import SCOPES
 from ihvp.keys.key import KeySpec, Scope, Secret
 from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
-from ihvp.up.embedded_store import EmbeddedStore
 from tests.app.conftest import running_service
 from tests.app.driver import Service, digest_of, npy, problem, tensors
 
@@ -40,14 +39,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(valkey_server: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings = Settings(
-        redis_url=valkey_server.url,
-        namespace=f"t-{Secret.draw().id}",
-        data_dir=tmp_path_factory.mktemp("data"),
-        log_level="error",
-    )
-    with running_service(settings) as a, closing(RedisKeyStore.from_settings(settings)) as keys:
+def world(module_settings: Settings) -> Iterator[World]:
+    with running_service(module_settings) as a, closing(RedisKeyStore.from_settings(module_settings)) as keys:
 
         def client(tenant: str, scope: Scope) -> httpx.Client:
             secret = Secret.draw()

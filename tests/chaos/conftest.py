@@ -21,3 +21,11 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
         assert report.complaints == []
     finally:
         cluster.close()
+
+
+@pytest.fixture
+def running(cluster: Cluster) -> Cluster:
+    """With an API, a reconciler and no worker yet."""
+    cluster.api()
+    cluster.reconciler()
+    return cluster

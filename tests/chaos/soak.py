@@ -20,13 +20,12 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-from benchmarks.load.service import store_url
 from examples.running_service import RunningService
 from ihvp import Client
 from ihvp.errors import JobAlreadyFinished
 from ihvp.jobs.states import TERMINAL
 from ihvp.settings import Settings
-from ihvp.up.embedded_store import EmbeddedStore
+from ihvp.up.store_at_hand import running_store
 from tests.chaos import invariants
 from tests.chaos.problem import Problem
 
@@ -177,11 +176,9 @@ def soak(minutes: float, seed: int, folder: Path) -> tuple[Samples, Traffic, inv
                 traffic.follow()
                 time.sleep(max(0.0, 1 / JOBS_A_SECOND - (time.monotonic() - now)))
             traffic.finish()
-        url = store_url(data_dir)
-        port = int(url.rpartition(":")[2].partition("/")[0])
+        server = running_store(data_dir)
         family = [service.pid, *(child.pid for child in psutil.Process(service.pid).children(recursive=True))]
     left = [pid for pid in family if psutil.pid_exists(pid)]
-    server = EmbeddedStore(data_dir, port)
     server.start()
     try:
         settings = Settings(redis_url=server.url, data_dir=data_dir)

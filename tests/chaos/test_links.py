@@ -17,14 +17,6 @@ from tests.chaos.proxy import SilentProxy
 pytestmark = pytest.mark.service
 
 
-@pytest.fixture
-def running(cluster: Cluster) -> Cluster:
-    """With an API, a reconciler and no worker yet."""
-    cluster.api()
-    cluster.reconciler()
-    return cluster
-
-
 def broker(cluster: Cluster) -> redis.Redis:
     return redis.Redis.from_url(cluster.settings.resolved_broker_url)
 

@@ -13,14 +13,6 @@ from tests.chaos.steps import AFTER_CLAIM, AFTER_END, BEFORE_BLOB, BEFORE_END, D
 pytestmark = pytest.mark.service
 
 
-@pytest.fixture
-def running(cluster: Cluster) -> Cluster:
-    """With an API, a reconciler and no worker yet."""
-    cluster.api()
-    cluster.reconciler()
-    return cluster
-
-
 @pytest.mark.chaos
 def test_a_worker_killed_at_any_step_costs_one_attempt(running: Cluster) -> None:
     running.worker()

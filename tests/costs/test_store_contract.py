@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -17,22 +16,12 @@ from ihvp.keyvalue.connection import Executor
 from ihvp.methods import Curvature, InversionMethod
 from ihvp.settings import Settings
 from tests.costs.samples import ELSEWHERE, HERE, observation
-from tests.store.awaited import Awaited
+from tests.store.awaited import ADAPTERS, adapter
 
 
-@pytest.fixture(params=["memory", "redis", "redis-async"])
+@pytest.fixture(params=ADAPTERS)
 def costs(request: pytest.FixtureRequest) -> Iterator[CostStore]:
-    if request.param == "memory":
-        yield MemoryCostStore()
-        return
-    settings = request.getfixturevalue("valkey")
-    made: Any = (
-        RedisCostStore.from_settings(settings)
-        if request.param == "redis"
-        else Awaited(lambda: AsyncRedisCostStore.from_settings(settings))
-    )
-    yield made
-    made.close()
+    yield from adapter(request, MemoryCostStore, RedisCostStore, AsyncRedisCostStore)
 
 
 def test_a_models_own_observations_and_those_of_all(costs: CostStore) -> None:

@@ -26,6 +26,22 @@ class Program:
     language: str
     blocks: list[str]
 
+    def run(self, service: RunningService, folder: Path) -> str:
+        """Runs it in a folder, as a reader of the document would, and gives what it prints."""
+        environment = child_environment(url=service.url)
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        command = ["bash", "-euo", "pipefail", "-c"] if self.language == "bash" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, "\n".join(self.blocks)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
 
 def programs(text: str) -> list[Program]:
     """A document's bash blocks are one script, its Python blocks one program.
@@ -55,20 +71,8 @@ def test_blocks_are_found_and_left_out_only_with_a_reason() -> None:
 def test_a_document_does_what_it_says(name: str, service: RunningService, tmp_path: Path) -> None:
     found = programs((ROOT / name).read_text(encoding="utf-8"))
     assert found
-    environment = child_environment(url=service.url)
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for program in found:
-        bash = ["bash", "-euo", "pipefail", "-c"]
-        command = bash if program.language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*command, "\n".join(program.blocks)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        program.run(service, tmp_path)
 
 
 def test_the_table_of_exit_statuses_is_the_code() -> None:

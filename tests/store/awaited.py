@@ -1,10 +1,29 @@
-"""An awaiting store with blocking methods, so that one suite runs over both kinds."""
+"""Every adapter of a store for one suite: an awaiting one gets blocking methods."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
+
+ADAPTERS = ["memory", "redis", "redis-async"]
+
+
+def adapter(request: pytest.FixtureRequest, memory: Callable[[], Any], blocking: Any, awaiting: Any) -> Iterator[Any]:
+    """The store of a fixture over ``ADAPTERS``: in memory, or one of the two on a server, closed at the end."""
+    if request.param == "memory":
+        yield memory()
+        return
+    settings = request.getfixturevalue("valkey")
+    made: Any = (
+        blocking.from_settings(settings)
+        if request.param == "redis"
+        else Awaited(lambda: awaiting.from_settings(settings))
+    )
+    yield made
+    made.close()
 
 
 class Awaited:

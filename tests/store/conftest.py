@@ -20,9 +20,8 @@ from ihvp.models.store import ModelStore
 from ihvp.settings import Settings
 from ihvp.webhooks.redis_store import AsyncRedisWebhookStore, RedisWebhookStore
 from ihvp.webhooks.store import WebhookStore
-from tests.store.awaited import Awaited
+from tests.store.awaited import ADAPTERS, Awaited, adapter
 
-ADAPTERS = ["memory", "redis", "redis-async"]
 MakeStore = Callable[..., JobStore]
 
 
@@ -55,33 +54,13 @@ def store(make_store: MakeStore) -> JobStore:
 @pytest.fixture(params=ADAPTERS)
 def holdings(request: pytest.FixtureRequest) -> Iterator[Holdings]:
     """What tenants hold."""
-    if request.param == "memory":
-        yield MemoryHoldings()
-        return
-    settings = request.getfixturevalue("valkey")
-    made: Any = (
-        RedisHoldings.from_settings(settings)
-        if request.param == "redis"
-        else Awaited(lambda: AsyncRedisHoldings.from_settings(settings))
-    )
-    yield made
-    made.close()
+    yield from adapter(request, MemoryHoldings, RedisHoldings, AsyncRedisHoldings)
 
 
 @pytest.fixture(params=ADAPTERS)
 def models(request: pytest.FixtureRequest) -> Iterator[ModelStore]:
     """A model registry."""
-    if request.param == "memory":
-        yield MemoryModelStore()
-        return
-    settings = request.getfixturevalue("valkey")
-    made: Any = (
-        RedisModelStore.from_settings(settings)
-        if request.param == "redis"
-        else Awaited(lambda: AsyncRedisModelStore.from_settings(settings))
-    )
-    yield made
-    made.close()
+    yield from adapter(request, MemoryModelStore, RedisModelStore, AsyncRedisModelStore)
 
 
 @pytest.fixture

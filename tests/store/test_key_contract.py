@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -12,23 +11,12 @@ from ihvp.keys.key import KeyRecord, KeySpec, KeyState, Scope, Secret
 from ihvp.keys.memory_store import MemoryKeyStore
 from ihvp.keys.redis_store import AsyncRedisKeyStore, RedisKeyStore
 from ihvp.keys.store import KeyStore
-from tests.store.awaited import Awaited
-from tests.store.conftest import ADAPTERS
+from tests.store.awaited import ADAPTERS, adapter
 
 
 @pytest.fixture(params=ADAPTERS)
 def keys(request: pytest.FixtureRequest) -> Iterator[KeyStore]:
-    if request.param == "memory":
-        yield MemoryKeyStore()
-        return
-    settings = request.getfixturevalue("valkey")
-    made: Any = (
-        RedisKeyStore.from_settings(settings)
-        if request.param == "redis"
-        else Awaited(lambda: AsyncRedisKeyStore.from_settings(settings))
-    )
-    yield made
-    made.close()
+    yield from adapter(request, MemoryKeyStore, RedisKeyStore, AsyncRedisKeyStore)
 
 
 def make(keys: KeyStore, name: str = "somebody", expires_s: float | None = None) -> tuple[Secret, KeyRecord]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ import pytest
 
 from examples.running_service import RunningService
 from ihvp import Client
-from ihvp.settings import child_environment
 from tests.docs.test_documents import programs
+from tests.service.test_survival import parts
 from tests.webhooks.conftest import eventually
 from tests.webhooks.receiver import receiving, status
 
@@ -64,28 +62,14 @@ def model(client: Client) -> str:
 
 
 def sender(service: RunningService) -> psutil.Process:
-    (found,) = [
-        process
-        for process in psutil.Process(service.pid).children(recursive=True)
-        if any("workers.webhooks.celery_app" in argument for argument in process.cmdline())
-    ]
+    (found,) = parts(service, "workers.webhooks.celery_app")
     return found
 
 
 def test_the_document_does_what_it_says(hooked: RunningService, tmp_path: Path) -> None:
-    environment = child_environment(url=hooked.url)
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     (program,) = programs((ROOT / "docs/webhooks.md").read_text(encoding="utf-8"))
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(program.blocks)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert "delivered" in done.stdout
+    assert program.language == "bash"
+    assert "delivered" in program.run(hooked, tmp_path)
 
 
 def test_a_real_job_is_told_of_once_and_at_once(client: Client) -> None:
