@@ -35,11 +35,19 @@ class FolderTotals:
 
     def __init__(self, path: Path, count: Callable[[], dict[int, int]]) -> None:
         self._path = path
-        if not path.exists() or path.stat().st_size != _SIZE:
-            totals = count()
-            fresh = path.with_name(f"{path.name}.{uuid4().hex}")
-            fresh.write_bytes(b"".join(_RECORD.pack(0, totals.get(folder, 0)) for folder in range(RECORDS)))
-            fresh.rename(path)
+        # One after another: whoever made the file a moment later would take away what others have counted in it since.
+        if not self._is_there():
+            with _held(os.open(path.parent, os.O_RDONLY)):
+                if not self._is_there():
+                    self._make(count())
+
+    def _is_there(self) -> bool:
+        return self._path.exists() and self._path.stat().st_size == _SIZE
+
+    def _make(self, totals: dict[int, int]) -> None:
+        fresh = self._path.with_name(f"{self._path.name}.{uuid4().hex}")
+        fresh.write_bytes(b"".join(_RECORD.pack(0, totals.get(folder, 0)) for folder in range(RECORDS)))
+        fresh.rename(self._path)
 
     def total(self) -> int:
         """Bytes of all blobs together: one read of four kilobytes, however many there are."""
@@ -71,14 +79,8 @@ class FolderTotals:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         # Opened anew each time: a process that was forked would share the lock of an open file with its parent.
-        file = os.open(self._path, os.O_RDWR)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _held(os.open(self._path, os.O_RDWR)) as file:
             yield file
-        finally:
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)
-            os.close(file)
 
     def _read(self, file: int, folder: int) -> tuple[int, int]:
         changes, total = _RECORD.unpack(os.pread(file, _RECORD.size, folder * _RECORD.size))
@@ -86,3 +88,15 @@ class FolderTotals:
 
     def _write(self, file: int, folder: int, changes: int, total: int) -> None:
         os.pwrite(file, _RECORD.pack(changes, total), folder * _RECORD.size)
+
+
+@contextmanager
+def _held(descriptor: int) -> Iterator[int]:
+    """A descriptor, locked for as long as this lasts and closed then."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.blobs.store import BlobGroup, BlobInfo
+from ihvp.blobs.totals import FolderTotals
 from ihvp.errors import BlobNotFound, DigestMismatch, InvalidReference, OutOfSpace
 
 ABSENT = "sha256:" + "0" * 64
@@ -173,6 +175,24 @@ def test_stores_of_many_processes_count_together(tmp_path: Path) -> None:
     assert [child.wait(60) for child in children] == [0, 0, 0, 0]
     store = FilesystemBlobStore(tmp_path)
     assert store.total_bytes() == sum(blob.size for blob in store) == 4 * 50 * 10
+
+
+def test_what_is_counted_while_another_still_makes_the_file_is_kept(tmp_path: Path) -> None:
+    others: list[threading.Thread] = []
+
+    def add() -> None:
+        with FolderTotals(tmp_path / "totals", dict).change(7) as count:
+            count(10)
+
+    def walk() -> dict[int, int]:
+        others.append(threading.Thread(target=add))
+        others[0].start()
+        others[0].join(0.3)  # waits for this one, or has counted already where it does not
+        return {}
+
+    totals = FolderTotals(tmp_path / "totals", walk)
+    others[0].join(10)
+    assert totals.total() == 10
 
 
 def test_a_store_of_an_earlier_version_is_counted_once(tmp_path: Path) -> None:
