@@ -14,6 +14,7 @@ from app.guard import Guard
 from app.lifespan import lifespan
 from app.logs import configure_logs
 from app.metrics import Metrics
+from app.polls import Polls
 from app.request_context import RequestContext
 from app.routes import blobs, events, health, jobs, methods, models, results, uploads, webhooks
 from app.tracing import trace_requests
@@ -63,9 +64,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The last one added is the outermost: a body refused still has its id and its log line.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(TusProtocol)
+    app.add_middleware(Polls, route=next(route for route in app.state.api_routes if route.operation_id == "getJob"))
     app.add_middleware(Guard, routes=app.state.api_routes)
-    app.add_middleware(RequestContext, metrics=metrics)
     app.state.tracing = start_tracing(settings, "ihvp-api")
+    app.add_middleware(RequestContext, metrics=metrics, traced=app.state.tracing is not None)
     if app.state.tracing is not None:
         trace_requests(app, app.state.tracing)
     install_openapi(app)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from starlette.datastructures import Headers
 
 from app.errors import problem_response
 from app.request_id import JOB, PROBLEM, REQUEST_ID
@@ -31,10 +30,12 @@ class RequestContext:
     Args:
         app: What it wraps.
         metrics: Where requests are counted.
+        traced: Whether requests make spans.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, traced: bool) -> None:
         self.app = app
+        self.traced = traced
         self.metrics = metrics
         self.log = structlog.get_logger("app.access").bind()
 
@@ -43,8 +44,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = _given_id(scope) or f"{random.getrandbits(64):016x}"
         resets = [(REQUEST_ID, REQUEST_ID.set(request_id)), (PROBLEM, PROBLEM.set(None)), (JOB, JOB.set(None))]
         started = time.perf_counter()
         status = 0
@@ -53,8 +53,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # Not later: the span ends with the last byte of the answer.
-                name_span(scope["method"], _route(scope), {**_about(scope), "request_id": request_id})
+                if self.traced:
+                    # Not later: the span ends with the last byte of the answer.
+                    name_span(scope["method"], _route(scope), {**_about(scope), "request_id": request_id})
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
@@ -82,6 +83,14 @@ class RequestContext:
             )
             for variable, reset in resets:
                 variable.reset(reset)
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = str(value, "latin-1")
+            return given if SANE_ID.fullmatch(given) else None
+    return None
 
 
 def _about(scope: Scope) -> dict[str, str]:

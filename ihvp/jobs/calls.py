@@ -126,7 +126,16 @@ class JobCalls:
 
     def standing(self, job_id: str) -> Call[Standing]:
         """``JobStore.standing``."""
-        return Call("standing", (job_id, self._silent, self._sees), _outcome(_standing, job_id))
+        return Call("standings", (self._silent, job_id, self._sees), _only_standing(job_id))
+
+    def seen(self, job_id: str) -> tuple[str, str]:
+        """A job, and whose eyes look at it: see ``standings``."""
+        return job_id, self._sees
+
+    def standings(self, jobs: Sequence[tuple[str, str]]) -> Call[list[Standing | None]]:
+        """``JobStore.standing`` of several jobs, each seen by its own tenant; None for one that is not found."""
+        args: tuple[str | int, ...] = (self._silent, *(part for job in jobs for part in job))
+        return Call("standings", args, lambda answer: [_standing(each) if each else None for each in answer[1:]])
 
     def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
         """``JobStore.list``."""
@@ -148,7 +157,7 @@ class JobCalls:
 
     def queue_position(self, job_id: str) -> Call[int | None]:
         """``JobStore.queue_position``."""
-        return Call("standing", (job_id, self._silent, self._sees), _position)
+        return Call("standings", (self._silent, job_id, self._sees), _position)
 
     def foresee(self, priority: Priority, predicted_s: float | None) -> Call[Outlook]:
         """``JobStore.foresee``."""
@@ -382,8 +391,17 @@ def job_record(job_id: str, flat: list[str]) -> JobRecord:
 
 
 def _standing(answer: Any) -> Standing:
-    _, state, revision, place = answer
+    state, revision, place = answer
     return Standing(JobState(state), int(revision), read_place(place))
+
+
+def _only_standing(job_id: str) -> Callable[[Any], Standing]:
+    def read(answer: Any) -> Standing:
+        if not answer[1]:
+            raise rules.job_not_found(job_id)
+        return _standing(answer[1])
+
+    return read
 
 
 def _placed_record(answer: Any) -> tuple[JobRecord, Place | None]:
@@ -391,7 +409,7 @@ def _placed_record(answer: Any) -> tuple[JobRecord, Place | None]:
 
 
 def _position(answer: Any) -> int | None:
-    place = None if answer[0] == "not_found" else read_place(answer[3])
+    place = read_place(answer[1][2]) if answer[1] else None
     return None if place is None else place.queue_position
 
 

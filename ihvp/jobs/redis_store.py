@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls
+from ihvp.jobs.gathered_looks import GatheredLooks
 from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.redis_presence import AsyncRedisPresence, RedisPresence
@@ -217,13 +218,17 @@ class AsyncRedisJobStore(AsyncRedisPresence):
         calls: The operations.
         executor: Carries them out.
         overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
+        looks: Where those who look at jobs at the same moment share a round trip; left out: a new one.
     """
 
-    def __init__(self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float) -> None:
+    def __init__(
+        self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float, looks: GatheredLooks | None = None
+    ) -> None:
         super().__init__(calls, executor)
         self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
+        self._looks = looks or GatheredLooks(calls, executor)
 
     @classmethod
     def from_settings(cls, settings: Settings, overdue_grace_s: float | None = None) -> AsyncRedisJobStore:
@@ -233,7 +238,8 @@ class AsyncRedisJobStore(AsyncRedisPresence):
 
     def of(self, tenant: str, most_queued: int | None = None) -> AsyncRedisJobStore:
         """See ``JobStore.of``."""
-        return AsyncRedisJobStore(self._calls.of(tenant, most_queued), self._executor, self._overdue_grace_s)
+        calls = self._calls.of(tenant, most_queued)
+        return AsyncRedisJobStore(calls, self._executor, self._overdue_grace_s, self._looks)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -276,7 +282,7 @@ class AsyncRedisJobStore(AsyncRedisPresence):
 
     async def standing(self, job_id: str) -> Standing:
         """See ``JobStore.standing``."""
-        return await self._run(self._calls.standing(job_id))
+        return await self._looks.at(self._calls.seen(job_id))
 
     async def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""
