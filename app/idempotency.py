@@ -11,22 +11,22 @@ from ihvp.errors import InvalidHeader
 from ihvp.jobs.store import Once
 
 if TYPE_CHECKING:
-    from ihvp.jobs.submission import JobSubmission
+    from pydantic import BaseModel
 
 __all__ = ["once_of"]
 
 _KEY: Final = re.compile(r"^[\x21-\x7e]{1,255}$")
 
 
-def once_of(key: str | None, submission: JobSubmission, kept_s: float) -> Once | None:
-    """Under what a submission is made once; None where it has no key.
+def once_of(key: str | None, sent: BaseModel | str, kept_s: float) -> Once | None:
+    """Under what a request is done once; None where it has no key.
 
     The fingerprint is taken of what was sent, before any reference in it is resolved: ``@latest`` may have moved on
     when the request is repeated, and it is the same request all the same. Order of keys and spaces do not count.
 
     Args:
         key: The header.
-        submission: What was sent.
+        sent: The body; or where there is none, words that say what the request is.
         kept_s: How long the key is remembered.
 
     Raises:
@@ -41,5 +41,6 @@ def once_of(key: str | None, submission: JobSubmission, kept_s: float) -> Once |
             allowed="1 to 255 printable ASCII characters without spaces",
             hint="A random UUID makes a good one.",
         )
-    sent = json.dumps(submission.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return Once(key, hashlib.sha256(sent.encode()).hexdigest(), kept_s)
+    said = sent if isinstance(sent, str) else sent.model_dump(mode="json")
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return Once(key, hashlib.sha256(canonical.encode()).hexdigest(), kept_s)

@@ -20,6 +20,7 @@ SCOPES: Final[dict[str, Scope | None]] = {
     "getJob": Scope.Read,
     "cancelJob": Scope.Submit,
     "deleteJob": Scope.Submit,
+    "rerunJob": Scope.Submit,
     "getResult": Scope.Read,
     "getInfluence": Scope.Read,
     "streamJobEvents": Scope.Read,

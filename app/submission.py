@@ -194,7 +194,11 @@ async def _find_model(services: Services, wanted: str | ModelSpec, blobs: HeldBl
                 hint="GET /v1/models lists the registered models; POST /v1/models registers one.",
             ) from None
         model = ResolvedModel(
-            reference=record.reference, digest=record.digest, num_params=record.num_params, spec=record.spec
+            reference=record.reference,
+            given=wanted,
+            digest=record.digest,
+            num_params=record.num_params,
+            spec=record.spec,
         )
         return _Found(model, record.layout, record.num_points)
     inspected = await anyio.to_thread.run_sync(inspect_model, wanted, blobs, services.settings)

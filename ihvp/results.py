@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from ihvp.jobs.record import Certificate
+from ihvp.perturbation import Perturbation
 
 __all__ = ["METADATA_KEY", "SCORES_TENSOR", "X_TENSOR", "Provenance", "ResultDocument", "ResultInfo"]
 
@@ -31,21 +32,42 @@ class ResultInfo(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Enough to run the job again."""
+    """Enough to run the job again, also where nothing but this document is left.
+
+    What came later than the first results is empty in theirs.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     job_id: str
     attempt: int
+    given: str | None = Field(None, description="The model's reference as it was sent; null for a spec sent inline.")
     model: str | None = Field(description="name@version, where a registered model was used.")
     model_digest: str
+    spec: dict[str, Any] | None = Field(
+        None,
+        description="The whole model: architecture, weights, loss, data, parameters, dtype, and where its sources "
+        "were pinned, all by digest.",
+    )
     weights: str
-    data: dict[str, str]
+    data: dict[str, Any]
     rhs: dict[str, Any]
+    method: str | None = None
+    options: dict[str, Any] | None = Field(None, description="After the service's defaults; the seed is among them.")
+    seed: int | None = Field(None, description="Of the method's random numbers; null where it draws none.")
+    hessian_perturbation: Perturbation | None = None
+    curvature: str | None = None
+    influence: bool | None = None
     dtype: str
     device: str
+    device_name: str | None = Field(None, description="The processor's or the GPU's name.")
     threads: int
-    versions: dict[str, str] = Field(description="Of ihvp, torch and Python.")
+    warm_model: bool | None = Field(
+        None, description="Whether earlier jobs had left what a solve can start from: then the last bits may differ."
+    )
+    versions: dict[str, str] = Field(
+        description="Of ihvp, Python, torch, numpy and safetensors; of transformers, peft and pyarrow where used."
+    )
 
 
 class ResultDocument(BaseModel):

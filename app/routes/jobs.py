@@ -18,6 +18,7 @@ from app.polls import job_as_seen
 from app.prediction import predict_job
 from app.preferences import preferred_wait
 from app.problems import ANYWHERE, WITH_BODY, problems
+from app.rerunning import rerun_job
 from app.strict_json import StrictJsonRoute
 from app.submission import submit_job
 from ihvp import errors as e
@@ -177,6 +178,46 @@ async def get(
 async def cancel(job_id: JobId, services: ServicesDep) -> Any:
     """Final: from here on the job never turns succeeded. Cancelling it again changes nothing."""
     return json_answer(JobView.of(await services.jobs.request_cancel(job_id), None), 202)
+
+
+@router.post(
+    "/{job_id}/rerun",
+    operation_id="rerunJob",
+    summary="Run a job again",
+    status_code=202,
+    response_model=JobView,
+    responses={
+        **documented(202, "A new job, the same but for its id and its webhook.", example=JOB, headers=LOCATION),
+        200: {
+            **documented(
+                200, "With an Idempotency-Key that has made a job, that job.", example=JOB, headers=SUBMITTED
+            )[200],
+            "model": JobView,
+        },
+        **problems(
+            *ANYWHERE, e.JobNotFound, e.UnknownBlob, e.InvalidHeader, e.IdempotencyMismatch, e.QueueFull,
+            e.QuotaExceeded,
+        ),
+    },
+)  # fmt: skip
+async def rerun(
+    job_id: JobId,
+    services: ServicesDep,
+    idempotency_key: Annotated[
+        str | None, Header(description="As for a submission.", examples=["7c5b1a52-54d1-4b3e-8d25-8f0a7a9f3b11"])
+    ] = None,
+    traceparent: Annotated[
+        str | None,
+        Header(
+            description="As for a submission.", examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
+        ),
+    ] = None,
+) -> Any:
+    """Takes what the job's record has pinned: digests, options after defaults, seed; nothing is resolved anew."""
+    once = once_of(idempotency_key, f"rerun {job_id}", services.settings.idempotency_s)
+    made = await rerun_job(services, job_id, once, traceparent)
+    headers = {"Location": f"/v1/jobs/{made.job.id}", **({"Idempotent-Replayed": "true"} if made.replayed else {})}
+    return json_answer(JobView.of(made.job, made.place), 200 if made.replayed else 202, headers)
 
 
 @router.delete(

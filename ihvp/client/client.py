@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -17,25 +14,26 @@ import httpx
 from ihvp.client.arguments import Arguments
 from ihvp.client.connection import IDEMPOTENCY_KEY, Connection
 from ihvp.client.faults import raise_unless_succeeded
-from ihvp.client.result import Array, SolveResult, read_result, read_scores
+from ihvp.client.rerun import Rerun, compare
+from ihvp.client.result import SolveResult
+from ihvp.client.result_calls import ResultCalls, job_path
 from ihvp.client.resumable import Progress, send_blob
 from ihvp.client.uploads import BlobSource, Upload
 from ihvp.client.webhooks import Webhooks
-from ihvp.errors import WaitTimeout
+from ihvp.errors import JobNotFinished, NoResult, ResultExpired, WaitTimeout
 from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.methods import Curvature, InversionMethod
 from ihvp.references import ModelRef
 from ihvp.settings import get_settings
-from ihvp.wire import Influence, JobPage, JobView, MethodList, MethodView, ModelPage, ModelView, PredictionView
+from ihvp.wire import JobPage, JobView, MethodList, MethodView, ModelPage, ModelView, PredictionView
 
 __all__ = ["Client"]
 
 POLL_S: Final = 15.0
-SAFETENSORS: Final = "application/vnd.safetensors"
 
 
-class Client:
+class Client(ResultCalls):
     """Talks to one ihvp service. Close it, or use it as a context manager.
 
     Args:
@@ -248,7 +246,7 @@ class Client:
         Raises:
             JobNotFound: No job has this id.
         """
-        return JobView.model_validate_json(self._link.send("GET", _job_path(job_id)).content)
+        return JobView.model_validate_json(self._link.send("GET", job_path(job_id)).content)
 
     def jobs(
         self,
@@ -295,7 +293,7 @@ class Client:
         while True:
             answer = self._link.send(
                 "GET",
-                _job_path(job_id),
+                job_path(job_id),
                 params={"wait": hold or None},
                 headers={"If-None-Match": etag} if etag else None,
                 hold_s=hold,
@@ -331,7 +329,7 @@ class Client:
         while True:
             position = after
             try:
-                with self._link.events(f"{_job_path(job_id)}/events", after=after) as stream:
+                with self._link.events(f"{job_path(job_id)}/events", after=after) as stream:
                     for sent in stream:
                         event = JobEvent(id=sent.id, type=sent.event, data=sent.json())
                         after = event.id
@@ -350,7 +348,35 @@ class Client:
             JobNotFound: No job has this id.
             JobAlreadyFinished: There is nothing left to stop.
         """
-        return JobView.model_validate_json(self._link.send("POST", f"{_job_path(job_id)}/cancel").content)
+        return JobView.model_validate_json(self._link.send("POST", f"{job_path(job_id)}/cancel").content)
+
+    def rerun(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        on_progress: Callable[[JobView], None] | None = None,
+    ) -> Rerun:
+        """Runs a job again exactly as it was resolved, waits for it, and holds both results side by side.
+
+        Args:
+            job_id: The job.
+            timeout: As for ``wait``.
+            on_progress: As for ``wait``.
+
+        Raises:
+            JobNotFound: No job has this id, or it was removed.
+            UnknownBlob: Weights, data or right-hand sides are gone.
+            JobFailed: The second run ended without a result.
+            WaitTimeout: It has not ended in time.
+        """
+        try:
+            first, reason = self.result(job_id), None
+        except (JobNotFinished, NoResult, ResultExpired) as error:
+            first, reason = None, error.message  # it can be run again all the same
+        answer = self._link.send("POST", f"{job_path(job_id)}/rerun", headers={IDEMPOTENCY_KEY: str(uuid4())})
+        job = self.wait(JobView.model_validate_json(answer.content).id, timeout, on_progress)
+        raise_unless_succeeded(job)
+        return compare(first, self.result(job.id), reason)
 
     def delete(self, job_id: str) -> None:
         """Removes a finished job and its result.
@@ -359,48 +385,7 @@ class Client:
             JobNotFound: No job has this id.
             JobNotFinished: Cancel it first.
         """
-        self._link.send("DELETE", _job_path(job_id))
-
-    # Results
-
-    def result(self, job_id: str) -> SolveResult:
-        """The result of a job that succeeded, checked against its digest.
-
-        Raises:
-            JobNotFound: No job has this id.
-            JobNotFinished: Wait for it first.
-            NoResult: It ended without one.
-            ResultExpired: It was removed when its retention time was over.
-        """
-        with tempfile.TemporaryDirectory(prefix="ihvp-") as folder:
-            path = Path(folder) / "result.safetensors"
-            headers = self._link.download(f"{_job_path(job_id)}/result", path, headers={"Accept": SAFETENSORS})
-            return read_result(job_id, path, headers)
-
-    def influence(self, job_id: str, top: int = 10) -> Influence:
-        """The training points that help and harm most, for each right-hand side.
-
-        Args:
-            job_id: A job that was submitted with ``influence``.
-            top: How many of each.
-
-        Raises:
-            NoInfluence: It was submitted without.
-        """
-        answer = self._link.send("GET", f"{_job_path(job_id)}/influence", params={"top": top})
-        return Influence.model_validate_json(answer.content)
-
-    def influence_scores(self, job_id: str) -> Array:
-        """The scores of all training points, ``[k, n]``.
-
-        Raises:
-            NoInfluence: It was submitted without.
-        """
-        with tempfile.TemporaryDirectory(prefix="ihvp-") as folder:
-            path = Path(folder) / "scores.safetensors"
-            link = self.influence(job_id, top=1).scores_href
-            self._link.download(link, path, headers={"Accept": f"{SAFETENSORS}, */*;q=0.1"})
-            return read_scores(path)
+        self._link.send("DELETE", job_path(job_id))
 
     def solve(
         self,
@@ -434,7 +419,3 @@ class Client:
             job = self.wait(job.id, timeout)
         raise_unless_succeeded(job)
         return self.result(job.id)
-
-
-def _job_path(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"

@@ -126,6 +126,7 @@ class ResolvedModel(_Strict):
     """The model a job runs on, pinned by digest."""
 
     reference: str | None = Field(description="name@version; null for a spec that was sent inline.")
+    given: str | None = Field(None, description="The reference as it was sent, such as name@latest.")
     digest: str
     num_params: int
     spec: ModelSpec

@@ -265,6 +265,7 @@ CHECKS: dict[str, Callable[[World], None]] = {
     "listJobs": list_jobs,
     "getJob": on_job("GET", "/v1/jobs/{job_id}"),
     "cancelJob": on_job("POST", "/v1/jobs/{job_id}/cancel"),
+    "rerunJob": on_job("POST", "/v1/jobs/{job_id}/rerun"),
     "deleteJob": on_job("DELETE", "/v1/jobs/{job_id}"),
     "getResult": on_job("GET", "/v1/jobs/{job_id}/result"),
     "getInfluence": on_job("GET", "/v1/jobs/{job_id}/influence"),

@@ -39,7 +39,8 @@ def document() -> dict[str, Any]:
 def test_every_route_of_the_job_api_is_described(document: dict[str, Any]) -> None:
     assert {name for name, _ in operations(document)} == {
         "POST /v1/jobs", "GET /v1/jobs", "GET /v1/jobs/{job_id}", "DELETE /v1/jobs/{job_id}",
-        "POST /v1/jobs/{job_id}/cancel", "GET /v1/jobs/{job_id}/result", "GET /v1/jobs/{job_id}/influence",
+        "POST /v1/jobs/{job_id}/rerun", "POST /v1/jobs/{job_id}/cancel",
+        "GET /v1/jobs/{job_id}/result", "GET /v1/jobs/{job_id}/influence",
         "GET /v1/jobs/{job_id}/events", "POST /v1/models", "GET /v1/models", "GET /v1/models/{name}",
         "GET /v1/models/{name}/{version}", "PUT /v1/blobs/{digest}", "GET /v1/blobs/{digest}",
         "HEAD /v1/blobs/{digest}", "OPTIONS /v1/uploads", "POST /v1/uploads", "HEAD /v1/uploads/{upload_id}",

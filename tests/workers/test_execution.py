@@ -124,6 +124,11 @@ class TestResult:
         assert provenance.rhs["gradient_of"]["inputs"] == rhs.gradient_of.inputs  # type: ignore[union-attr]
         assert (provenance.dtype, provenance.device) == ("float64", "cpu")
         assert provenance.versions["torch"] == torch.__version__
+        assert {"ihvp", "python", "numpy", "safetensors"} <= set(provenance.versions)
+        assert ModelSpec.model_validate(provenance.spec) == spec
+        assert (provenance.method, provenance.curvature, provenance.hessian_perturbation) == ("cg", "hessian", 0.1)
+        assert (provenance.options, provenance.influence) == (job.request.options, False)
+        assert provenance.device_name
         assert {"load", "rhs", "solve", "certify"} <= set(document.info.timings)
         assert document.info.options["rtol"] == 1e-8
 
@@ -154,8 +159,8 @@ class TestWarmModels:
     ) -> None:
         request = job_request(spec, digits.num_params, points(bench, digits, 2))
         cold, warm = bench.run(request), bench.run(request)
-        assert not (bench.document(cold).provenance.model_extra or {})["warm_model"]
-        assert (bench.document(warm).provenance.model_extra or {})["warm_model"]
+        assert not bench.document(cold).provenance.warm_model
+        assert bench.document(warm).provenance.warm_model
         load = [bench.document(job).info.timings["load"] for job in (cold, warm)]
         assert load[1] < load[0] / 10
 
@@ -169,7 +174,7 @@ class TestWarmModels:
 
         def warm(model: ModelSpec) -> bool:
             job = bench.run(job_request(model, digits.num_params, rhs))
-            return bool((bench.document(job).provenance.model_extra or {})["warm_model"])
+            return bool(bench.document(job).provenance.warm_model)
 
         assert [warm(model) for model in (spec, spec, other, spec)] == [False, True, False, False]
 
