@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.batch import moved
 from solvers.kernels import twice_differentiable_kernels
 from solvers.out_of_memory import one_point_at_a_time
 from solvers.problem import Problem
@@ -35,8 +36,9 @@ def loss_gradients(model: TorchTwiceDifferentiable, points: Iterable[Any]) -> Te
     leaves = tuple(p.detach().requires_grad_() for p in snapshot.parameters)
     rows: list[Tensor] = []
     with twice_differentiable_kernels(), torch.enable_grad(), one_point_at_a_time():
-        for x, y in problem.data.chunks(1):
-            output = snapshot.outputs(leaves, x.to(problem.device))
-            loss = terms.per_point(output, y.to(problem.device)).sum()
+        for batch in problem.data.chunks(1):
+            x, y, _ = moved(batch, problem.device)
+            output = snapshot.outputs(leaves, x)
+            loss = terms.per_point(output, y).sum()
             rows.append(snapshot.join(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)))
     return torch.stack(rows)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.data import Batch, moved
+from solvers.batch import Batch, moved
 from solvers.kernels import twice_differentiable_kernels
 from solvers.out_of_memory import Portions
 from solvers.problem import Problem
@@ -28,8 +28,9 @@ def influence_scores(
     """Scores s = xᵀ ∇ℓ(z) of all points z for each solution x = (H + λI)⁻¹ ∇ℓ(t).
 
     Positive means helpful: up-weighting z lowers the loss of t. ℓ(z) is the loss on a batch of one, and there is
-    no 1/n. The scores are directional derivatives of the vector of losses along x, so no gradient of a single
-    point is formed, and memory does not grow with n beyond the scores themselves.
+    no 1/n. Sample weights play no part in ∇ℓ(z): they have had theirs in H. The scores are directional derivatives
+    of the vector of losses along x, so no gradient of a single point is formed, and memory does not grow with n
+    beyond the scores themselves.
 
     Args:
         model: The model and its loss.
@@ -55,7 +56,7 @@ def influence_scores(
     tangents = [snapshot.split(row) for row in rows.to(problem.device, problem.dtype)]
 
     def of_points(batch: Batch) -> Tensor:
-        inputs, targets = moved(batch, problem.device)
+        inputs, targets, _ = moved(batch, problem.device)
 
         def losses(*parameters: Tensor) -> Tensor:
             return terms.per_point(snapshot.outputs(parameters, inputs), targets)

@@ -34,7 +34,8 @@ def solve_hvp(
     Args:
         method: A :class:`InversionMethod`, or its name.
         model: The model and its loss.
-        training_data: Iterable of ``(x, y)`` batches of any sizes, or a :class:`solvers.Problem`.
+        training_data: Iterable of ``(x, y)`` or ``(x, y, w)`` batches of any sizes, or a :class:`solvers.Problem`;
+            see there.
         b: One right-hand side ``[p]`` or several ``[k, p]``, in any floating dtype and on any device. The solve
             runs in the dtype and on the device of the model's parameters.
         hessian_perturbation: λ ≥ 0; or λ by shell patterns over parameter names, ``{"*": 0.01, "head.*": 0.1}``, of

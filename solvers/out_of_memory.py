@@ -11,7 +11,7 @@ import torch
 from ihvp.errors import OutOfMemory
 
 if TYPE_CHECKING:
-    from solvers.data import Batch
+    from solvers.batch import Batch
 
 __all__ = ["Portions", "free_cached", "is_out_of_memory", "one_point_at_a_time", "until_it_fits"]
 
@@ -103,16 +103,16 @@ class Portions:
         Raises:
             OutOfMemory: Not even one point fits.
         """
-        start, end = 0, batch[0].shape[0]
+        start, end = 0, batch.points
 
         def points() -> int:
             return min(self.most, end - start)
 
         def attempt() -> T:
             nonlocal start
-            x, y = (part[start : start + points()] for part in batch)
-            made = work((x, y))
-            start += x.shape[0]
+            piece = batch.rows(start, start + points())
+            made = work(piece)
+            start += piece.points
             return made
 
         while start < end:

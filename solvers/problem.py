@@ -12,7 +12,7 @@ from torch import Tensor
 from ihvp.errors import InvalidInput
 from ihvp.methods import Curvature, InversionMethod
 from solvers.damping import Perturbation
-from solvers.data import Batch, TrainingData
+from solvers.data import TrainingData
 from solvers.factors import FactorCache, FactorStore
 from solvers.operators.chunk_curvature import ChunkCurvature, parse_curvature
 from solvers.operators.curvature import CurvatureOperator
@@ -48,8 +48,9 @@ class Problem:
 
     Args:
         model: The model and its loss.
-        training_data: Iterable of ``(x, y)`` batches: a list, a ``DataLoader``, or an iterator, which is read
-            once and kept.
+        training_data: Iterable of ``(x, y)`` or ``(x, y, w)`` batches: a list, a ``DataLoader``, or an iterator,
+            which is read once and kept. x is a tensor or a dict of tensors by the names of the model's arguments. A
+            point of weight w counts as w points: see :class:`solvers.operators.chunk_curvature.ChunkCurvature`.
         curvature: What H is: a :class:`ihvp.methods.Curvature` or its value.
         seed: Draws the targets of ``mc_fisher``.
         memory_budget: Bytes that products may take, with what they allocate on the way: gradient graphs and
@@ -74,7 +75,8 @@ class Problem:
     Raises:
         InvalidOption: No curvature has this name.
         EmptyData: There are no points.
-        RowsMismatch: Inputs and targets differ in number.
+        RowsMismatch: Inputs, targets and weights differ in number.
+        InvalidSampleWeights: A weight is negative or not finite, or all are zero.
         DataMismatch: The model cannot be applied to the inputs, or the loss there is not finite.
         LossMismatch: The loss cannot be taken of outputs and targets, does not define a mean over points, or has
             no Fisher matrix where one is asked for.
@@ -146,8 +148,8 @@ class Problem:
             copy.copy(self)._take(chunks)
         return self._relatives[chunks.key]
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self.data.batches()
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return (batch.given() for batch in self.data.batches())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -277,7 +279,7 @@ class Problem:
         return self._planner.nbytes + stochastic
 
     def _chunks_of(self, kind: Curvature, seed: int) -> ChunkCurvature:
-        divisor = float(self.num_points) if kind is Curvature.EmpiricalFisher else self.denominator
+        divisor = self.data.total_weight if kind is Curvature.EmpiricalFisher else self.denominator
         return ChunkCurvature(kind, self.snapshot, self.terms, divisor, seed)
 
     def _take(self, chunks: ChunkCurvature) -> None:

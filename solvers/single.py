@@ -47,8 +47,8 @@ def single_twin(problem: Problem, graph_bytes: float) -> SingleTwin | None:
         or not LEAST_GRAPH <= graph_bytes <= problem.memory_budget / 2
     ):
         return None
-    data = [(_single(x), _single(y)) for x, y in problem.data.batches()]
-    copied = sum(part.nbytes for batch in data for part in batch if part.is_floating_point())
+    data = [batch.map(_single) for batch in problem.data.batches()]
+    copied = sum(part.nbytes for batch in data for part in batch.tensors() if part.is_floating_point())
     if copied > problem.memory_budget / 4:
         return None
     try:

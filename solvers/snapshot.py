@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ihvp.errors import DataMismatch, InvalidInput, LossMismatch
+from solvers.batch import Inputs, described
 from solvers.determinism import require_deterministic
 from solvers.out_of_memory import is_out_of_memory
 
@@ -74,8 +75,10 @@ class ModelSnapshot:
         for name, buffer in self._buffers.items():
             buffer.copy_(other._buffers[name])
 
-    def outputs(self, parameters: Sequence[Tensor], x: Tensor) -> Tensor:
+    def outputs(self, parameters: Sequence[Tensor], x: Inputs) -> Tensor:
         """The model's outputs ``[m, ...]`` for inputs ``[m, ...]`` at the given parameters.
+
+        A dict of inputs goes to the arguments of its names.
 
         Raises:
             DataMismatch: The model cannot be applied to the inputs.
@@ -83,7 +86,8 @@ class ModelSnapshot:
         """
         values = {**self._buffers, **dict(zip(self.names, parameters, strict=True))}
         try:
-            output = functional_call(self._model, values, (x,))
+            args, named = ((), x) if isinstance(x, dict) else ((x,), None)
+            output = functional_call(self._model, values, args, named)
         except NotImplementedError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -91,7 +95,7 @@ class ModelSnapshot:
                 raise
             raise DataMismatch(
                 "The model cannot be applied to the inputs.",
-                given=f"inputs {list(x.shape)} {x.dtype}: {str(error).splitlines()[0]}",
+                given=f"inputs {described(x)}: {str(error).splitlines()[0]}",
             ) from error
         if not isinstance(output, Tensor):
             raise LossMismatch("The model must return one tensor.", given=type(output).__name__)

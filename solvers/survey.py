@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import DataMismatch, LossMismatch
-from solvers.data import Batch, TrainingData, moved
+from solvers.batch import Batch, Inputs, described, moved
+from solvers.data import TrainingData
 from solvers.kernels import AttentionWatch, twice_differentiable_kernels
-from solvers.losses import LossTerms, loss_terms
+from solvers.losses import LossTerms, loss_terms, weighted
 from solvers.operators.products import graph_size
 from solvers.out_of_memory import Portions
 from solvers.snapshot import ModelSnapshot
@@ -93,27 +94,28 @@ class _Pass:
 
     def terms_of(self, piece: Batch) -> tuple[float, float]:
         """Checks a piece; returns its numerator and denominator."""
-        x, y = moved(piece, self._snapshot.device)
+        x, y, w = moved(piece, self._snapshot.device)
         per_point = None
         if self.terms is None:
             with self.watch:
-                output, per_point = self._measured(x)
+                output, per_point = self._measured(x, piece.points)
         else:
             output = self._snapshot.outputs(self._snapshot.parameters, x)
-        if output.ndim == 0 or output.shape[0] != x.shape[0]:
+        if output.ndim == 0 or output.shape[0] != piece.points:
             raise LossMismatch(
                 "The model must give one output a point.",
-                given=f"inputs {list(x.shape)}, outputs {list(output.shape)}",
+                given=f"inputs {described(x)}, outputs {list(output.shape)}",
             )
         terms = self.terms or loss_terms(self._loss, output, y)
         terms.check(output, y)
-        found = float(terms.numerator(output, y)), terms.denominator(output, y)
+        counted = weighted(terms, w)
+        found = float(counted.numerator(output, y)), counted.denominator(output, y)
         self.terms = terms
         if per_point is not None:
             self.portions.most = max(1, int(self._memory_budget / 4 / max(per_point, 1.0)))
         return found
 
-    def _measured(self, x: Tensor) -> tuple[Tensor, float]:
+    def _measured(self, x: Inputs, points: int) -> tuple[Tensor, float]:
         """Outputs, and bytes for each point of what a graph of them keeps."""
         outputs: list[Tensor] = []
 
@@ -124,4 +126,4 @@ class _Pass:
             return outputs[0]
 
         size = graph_size(forward, self._snapshot.parameters)
-        return outputs[0].detach(), size.nbytes / x.shape[0]
+        return outputs[0].detach(), size.nbytes / points

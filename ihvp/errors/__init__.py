@@ -22,6 +22,7 @@
     │   ├── EmptyData                  empty_data
     │   ├── RowsMismatch               rows_mismatch
     │   ├── DataMismatch               data_mismatch
+    │   ├── InvalidSampleWeights       invalid_sample_weights
     │   ├── TargetsOutOfRange          targets_out_of_range
     │   ├── InvalidTensor              invalid_tensor
     │   ├── UnknownBlob                unknown_blob

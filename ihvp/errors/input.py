@@ -16,6 +16,7 @@ __all__ = [
     "InvalidInput",
     "InvalidOption",
     "InvalidReference",
+    "InvalidSampleWeights",
     "InvalidTensor",
     "InvalidWebhook",
     "LossMismatch",
@@ -154,6 +155,12 @@ class DataMismatch(InvalidInput):
     """The inputs do not have the shape or dtype that the model takes."""
 
     code = "data_mismatch"
+
+
+class InvalidSampleWeights(InvalidInput):
+    """A sample weight is negative or not finite, or all are zero."""
+
+    code = "invalid_sample_weights"
 
 
 class TargetsOutOfRange(InvalidInput):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ihvp.errors import InvalidOption, LossMismatch
+from solvers.batch import moved
 from solvers.losses import Likelihood, LossTerms
 from solvers.operators.draws import uniform_of_points
 from solvers.out_of_memory import one_point_at_a_time
@@ -47,7 +48,7 @@ class Statistics:
 
     def divisor(self, problem: Problem) -> float:
         """What sums over all points are divided by, as the curvature that they approximate is."""
-        return float(problem.num_points) if self.used == "empirical" else problem.denominator
+        return problem.data.total_weight if self.used == "empirical" else problem.denominator
 
     @property
     def key(self) -> str:
@@ -65,9 +66,9 @@ def statistics_for(problem: Problem, asked: Kind, seed: int) -> Statistics:
     Raises:
         InvalidOption: The loss has too many outputs for ``type2`` and no distribution to draw from.
     """
-    x, _ = next(problem.data.chunks(1))
+    point = moved(next(problem.data.chunks(1)), problem.device)
     with torch.no_grad(), one_point_at_a_time():
-        outputs = problem.snapshot.outputs(problem.snapshot.parameters, x.to(problem.device)).numel()
+        outputs = problem.snapshot.outputs(problem.snapshot.parameters, point.x).numel()
     draws = isinstance(problem.terms, Likelihood)
     if asked == "mc" and not draws:
         raise InvalidOption(

@@ -26,7 +26,7 @@ def estimate_factors(sweep: Sweep, parameters: Sequence[Tensor]) -> KroneckerFac
     applied at several positions of a point they are taken as independent and alike: A is the mean over points and
     positions, G the mean over points of the sum over positions (Grosse & Martens, 2016, for convolutions; the
     "expand" setting of Eschenhagen et al., 2023, for linear maps). Parameters outside the layers have the exact
-    diagonal, the mean over points of squared gradients.
+    diagonal, the mean over points of squared gradients. All these means are weighted where points are.
 
     Args:
         sweep: The data.
@@ -42,7 +42,7 @@ def estimate_factors(sweep: Sweep, parameters: Sequence[Tensor]) -> KroneckerFac
         inputs = [trace.inputs(at) for at in range(len(trace.layers))]
         for which, rows in zip(trace.layers, inputs, strict=True):
             if which in moments:
-                moments[which].add_inputs(rows)
+                moments[which].add_inputs(rows, trace.weights)
         for gradients in directions:
             for which, entered, rows in zip(trace.layers, inputs, gradients.outputs, strict=True):
                 if which in moments:
@@ -144,13 +144,18 @@ class _Moments:
         self._dtype = weight.dtype
         self._inputs = weight.new_zeros(inside, inside, dtype=torch.float64)
         self._outputs = weight.new_zeros(out, out, dtype=torch.float64)
-        self._rows = 0
+        self._rows = 0.0
 
-    def add_inputs(self, rows: Tensor) -> None:
-        """What entered the layer, ``[m, r, in]``."""
-        rows = _with_one(rows, self._layer.bias).flatten(end_dim=1)
+    def add_inputs(self, rows: Tensor, weights: Tensor | None) -> None:
+        """What entered the layer, ``[m, r, in]``, and the points' sample weights ``[m]``."""
+        rows = _with_one(rows, self._layer.bias)
+        if weights is None:
+            self._rows += rows.shape[0] * rows.shape[1]
+        else:
+            self._rows += float(weights.double().sum()) * rows.shape[1]
+            rows = rows * weights.to(rows).sqrt()[:, None, None]
+        rows = rows.flatten(end_dim=1)
         self._inputs += rows.T @ rows
-        self._rows += rows.shape[0]
 
     def add_outputs(self, rows: Tensor) -> None:
         """Derivatives by what left it, ``[m, r, out]``."""
@@ -159,7 +164,7 @@ class _Moments:
 
     def block(self, divisor: float) -> KroneckerBlock:
         """The eigenbases, and the products of the eigenvalues."""
-        inputs, Q_A = torch.linalg.eigh(self._inputs / max(self._rows, 1))
+        inputs, Q_A = torch.linalg.eigh(self._inputs / (self._rows or 1.0))
         outputs, Q_G = torch.linalg.eigh(self._outputs / divisor)
         # Rounding leaves zeros on either side.
         eigenvalues = torch.outer(outputs.clamp(min=0.0), inputs.clamp(min=0.0))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from solvers.batch import Inputs
 from solvers.nested import tensors_in
 from solvers.snapshot import ModelSnapshot
 
@@ -101,7 +102,7 @@ def _lookup(
     return Call("lookup", input, weight, ignored_row=ignored)
 
 
-def uses_of(snapshot: ModelSnapshot, x: Tensor) -> Uses:
+def uses_of(snapshot: ModelSnapshot, x: Inputs) -> Uses:
     """How the model uses its parameters for inputs ``x`` ``[m, ...]``."""
     recorder = _Recorder(snapshot.parameters)
     with torch.no_grad(), recorder:

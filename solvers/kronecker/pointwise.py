@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ihvp.errors import DataMismatch
+from solvers.batch import Batch, Inputs, map_inputs
 from solvers.kronecker.layers import Call, Layer, Uses, call_of
 from solvers.out_of_memory import is_out_of_memory
 from solvers.snapshot import ModelSnapshot
@@ -42,10 +44,12 @@ class Trace:
     Attributes:
         output: What the model returns, ``[m, ...]``.
         layers: Which layers were used, by their places among all.
+        weights: The points' sample weights ``[m]``; None where each counts once.
     """
 
     output: Tensor
     layers: list[int]
+    weights: Tensor | None
     _inputs: list[Tensor]
     _calls: list[Call]
     _probes: list[Tensor]
@@ -114,11 +118,11 @@ class PointwiseModel:
         self._others = others
         self.vectorised = True
 
-    def run(self, x: Tensor, uses: Uses) -> Trace:
-        """Runs on the points ``x`` ``[m, ...]``.
+    def run(self, batch: Batch, uses: Uses) -> Trace:
+        """Runs on m points.
 
         Args:
-            x: The points.
+            batch: The points, on the model's device.
             uses: What the model does with its parameters for a point like these.
         """
         places = {layer.weight: i for i, layer in enumerate(self._layers)}
@@ -127,21 +131,21 @@ class PointwiseModel:
             for used, shape in zip(uses.layers, uses.outputs, strict=True)
             if used.weight in places
         ]
-        m = x.shape[0]
-        probes = [x.new_zeros((m, *shape), dtype=self._snapshot.dtype).requires_grad_() for _, shape in called]
+        m, like = batch.points, self._snapshot.parameters[0]
+        probes = [like.new_zeros((m, *shape)).requires_grad_() for _, shape in called]
         copies = [
             self._snapshot.parameters[i].expand(m, *self._snapshot.parameters[i].shape).clone().requires_grad_()
             for i in self._others
         ]
         calls: list[Call] = []
 
-        def of_one(point: Tensor, probes: Sequence[Tensor], copies: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        def of_one(point: Inputs, probes: Sequence[Tensor], copies: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
             parameters = list(self._snapshot.parameters)
             for i, copy in zip(self._others, copies, strict=True):
                 parameters[i] = copy
             tap = _Tap([self._snapshot.parameters[self._layers[i].weight] for i, _ in called], probes)
             with tap:
-                output = self._snapshot.outputs(parameters, point.unsqueeze(0))
+                output = self._snapshot.outputs(parameters, map_inputs(point, lambda part: part.unsqueeze(0)))
             if len(tap.calls) != len(called):
                 raise DataMismatch(
                     "The model uses its layers in another way for some points than for others.",
@@ -152,11 +156,11 @@ class PointwiseModel:
             return output[0], tap.inputs
 
         with torch.enable_grad():
-            output, inputs = self._each(of_one, x, probes, copies)
-        return Trace(output, [i for i, _ in called], [a.detach() for a in inputs], calls, probes, copies)
+            output, inputs = self._each(of_one, batch.x, probes, copies, m)
+        return Trace(output, [i for i, _ in called], batch.w, [a.detach() for a in inputs], calls, probes, copies)
 
     def _each(
-        self, of_one: Function, x: Tensor, probes: list[Tensor], copies: list[Tensor]
+        self, of_one: Function, x: Inputs, probes: list[Tensor], copies: list[Tensor], points: int
     ) -> tuple[Tensor, list[Tensor]]:
         if self.vectorised:
             try:
@@ -169,7 +173,9 @@ class PointwiseModel:
                 if is_out_of_memory(error):
                     raise
                 self.vectorised = False
-        results = [of_one(x[j], [p[j] for p in probes], [c[j] for c in copies]) for j in range(x.shape[0])]
+        results = [
+            of_one(map_inputs(x, itemgetter(j)), [p[j] for p in probes], [c[j] for c in copies]) for j in range(points)
+        ]
         inputs = [torch.stack(parts) for parts in zip(*(found for _, found in results), strict=True)]
         return torch.stack([output for output, _ in results]), inputs
 

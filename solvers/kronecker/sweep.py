@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from torch import Tensor
 
-from solvers.data import moved
+from solvers.batch import Inputs, map_inputs, moved
 from solvers.kernels import twice_differentiable_kernels
 from solvers.kronecker.columns import LossColumns, Statistics
 from solvers.kronecker.layers import Layer, Uses, find_layers, uses_of
 from solvers.kronecker.pointwise import Gradients, PointwiseModel, Trace
+from solvers.losses.weighted import spread
 from solvers.out_of_memory import Portions, one_point_at_a_time, until_it_fits
 
 if TYPE_CHECKING:
@@ -64,9 +65,10 @@ class Sweep:
         self._portions = Portions(problem.num_points, problem.device)
         self._uses: dict[object, Uses] = {}
         with twice_differentiable_kernels(), one_point_at_a_time():
-            for x, _ in problem.data.batches():
+            for x, _, _ in problem.data.batches():
                 if _kind(x) not in self._uses:
-                    self._uses[_kind(x)] = uses_of(problem.snapshot, x[:1].to(problem.device))
+                    first = map_inputs(x, lambda part: part[:1].to(problem.device))
+                    self._uses[_kind(x)] = uses_of(problem.snapshot, first)
         if layers is None:
             found = find_layers(list(self._uses.values()))
             layers = [layer for layer in found if not squares_fit or self._affordable(layer)]
@@ -79,11 +81,13 @@ class Sweep:
         """Where memory ran out, how many points went at a time before and after, in words."""
         return self._portions.shortage
 
-    def chunks(self, *, others: bool) -> Iterator[tuple[Trace, Iterator[Gradients]]]:
+    def chunks(self, *, others: bool, scaled: bool = True) -> Iterator[tuple[Trace, Iterator[Gradients]]]:
         """One pass; ends early where it is stopped.
 
         Args:
             others: Whether gradients by the parameters outside the layers are wanted.
+            scaled: Whether they are multiplied by the square roots of sample weights, so that their squares add up
+                to the weighted curvature.
 
         Yields:
             A run on a chunk, and its gradients in the directions of the loss, to be gone through once.
@@ -95,10 +99,10 @@ class Sweep:
         with twice_differentiable_kernels():
             self._used_points = self._chunk_points(wanted)
             for batch in self._problem.data.streamed(self._used_points, self._problem.device):
-                x, y = moved(batch, self._problem.device)
-                trace = model.run(x, self._uses[_kind(x)])
-                yield trace, self._gradients(trace, y, done)
-                done += x.shape[0]
+                here = moved(batch, self._problem.device)
+                trace = model.run(here, self._uses[_kind(here.x)])
+                yield trace, self._gradients(trace, here.y, done, scaled=scaled)
+                done += here.points
                 if self.stopped:
                     return
 
@@ -117,9 +121,12 @@ class Sweep:
             halve=lambda: self._portions.halve(self._used_points),
         )
 
-    def _gradients(self, trace: Trace, y: Tensor, done: int) -> Iterator[Gradients]:
+    def _gradients(self, trace: Trace, y: Tensor, done: int, *, scaled: bool) -> Iterator[Gradients]:
         directions = self._columns.of(trace.output, y, done)
+        root = None if trace.weights is None or not scaled else spread(trace.weights, trace.output).sqrt()
         for i, direction in enumerate(directions, 1):
+            if root is not None:
+                direction = direction * root
             yield trace.gradients(direction, last=i == len(directions))
             if self._on_points(done + y.shape[0] * i // len(directions)):
                 self.stopped = True
@@ -154,5 +161,6 @@ _CHANNELS: Final = {"linear": -1, "convolution": -3, "lookup": -1}
 """Which dimension of a layer's output is no position."""
 
 
-def _kind(x: Tensor) -> object:
-    return (x.shape[1:], x.dtype)
+def _kind(x: Inputs) -> object:
+    parts = x.items() if isinstance(x, dict) else [("", x)]
+    return tuple((name, part.shape[1:], part.dtype) for name, part in parts)

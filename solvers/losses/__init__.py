@@ -3,5 +3,6 @@
 from solvers.losses.likelihood import Likelihood
 from solvers.losses.recognition import loss_terms
 from solvers.losses.terms import LossTerms, NormalisedLoss
+from solvers.losses.weighted import weighted
 
-__all__ = ["Likelihood", "LossTerms", "NormalisedLoss", "loss_terms"]
+__all__ = ["Likelihood", "LossTerms", "NormalisedLoss", "loss_terms", "weighted"]

@@ -67,14 +67,24 @@ class CrossEntropyTerms:
             return float(output.shape[0])
         return float(self._weights(output, target).double().sum())
 
+    def numerators(self, output: Tensor, target: Tensor) -> Tensor:
+        """The weighted sum over the targets of each point, ``[m]``."""
+        return self._elements(output, target).reshape(output.shape[0], -1).sum(dim=1)
+
+    def denominators(self, output: Tensor, target: Tensor) -> Tensor:
+        """The sum of the weights of each point's targets that count, ``[m]``."""
+        if not self.mean:
+            return output.new_ones(output.shape[0])
+        return self._weights(output, target).reshape(output.shape[0], -1).sum(dim=1)
+
     def per_point(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of each point as a batch of one, ``[m]``."""
-        elements = self._elements(output, target).reshape(output.shape[0], -1)
+        sums = self.numerators(output, target)
         if not self.mean:
-            return elements.sum(dim=1)
-        weights = self._weights(output, target).reshape(output.shape[0], -1).sum(dim=1)
+            return sums
+        weights = self.denominators(output, target)
         counts = weights != 0
-        return torch.where(counts, elements.sum(dim=1) / torch.where(counts, weights, 1.0), 0.0)
+        return torch.where(counts, sums / torch.where(counts, weights, 1.0), 0.0)
 
     def expected_curvature(self, output: Tensor, target: Tensor) -> OutputCurvature:
         """Weights · (diag(p) − p pᵀ) for each prediction p: the loss's own second derivative in the logits.

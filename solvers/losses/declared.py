@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ihvp.errors import LossMismatch
@@ -36,6 +37,18 @@ class DeclaredTerms:
     def denominator(self, output: Tensor, target: Tensor) -> float:
         """What the loss says."""
         return float(self.loss.denominator(output, target))
+
+    def numerators(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of batches of one, ``[m]``."""
+        return each_point(self.loss.numerator, output, target)
+
+    def denominators(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of batches of one, ``[m]``."""
+
+        def of_one(o: Tensor, t: Tensor) -> Tensor:
+            return torch.as_tensor(self.loss.denominator(o, t), dtype=o.dtype, device=o.device)
+
+        return each_point(of_one, output, target)
 
     def per_point(self, output: Tensor, target: Tensor) -> Tensor:
         """Numerator over denominator of batches of one, ``[m]``."""

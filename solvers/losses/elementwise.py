@@ -46,6 +46,14 @@ class ElementwiseTerms:
         """The number of points."""
         return float(output.shape[0])
 
+    def numerators(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each point, ``[m]``."""
+        return self.per_point(output, target)
+
+    def denominators(self, output: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 - the protocol's shape
+        """One a point, ``[m]``."""
+        return output.new_ones(output.shape[0])
+
     def per_point(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of each point, ``[m]``."""
         elements = self.elements(output, target).reshape(output.shape[0], -1)

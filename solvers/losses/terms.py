@@ -38,6 +38,12 @@ class LossTerms(Protocol):
     def denominator(self, output: Tensor, target: Tensor) -> float:
         """What the sum of numerators is divided by, once; it does not depend on the parameters."""
 
+    def numerators(self, output: Tensor, target: Tensor) -> Tensor:
+        """What each point adds to the numerator, ``[m]``."""
+
+    def denominators(self, output: Tensor, target: Tensor) -> Tensor:
+        """What each point adds to the denominator, ``[m]``."""
+
     def per_point(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of each point on its own, ``[m]``."""
 
@@ -50,7 +56,7 @@ class NormalisedLoss(Protocol):
     """
 
     def numerator(self, output: Tensor, target: Tensor) -> Tensor:
-        """The sum over the batch, a scalar."""
+        """The sum over the batch, a scalar; where points have weights it is taken of batches of one."""
 
     def denominator(self, output: Tensor, target: Tensor) -> Tensor | float:
         """What the batch adds to the divisor."""

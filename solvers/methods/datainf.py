@@ -50,8 +50,8 @@ def solve_datainf(
     With gᵢ the gradient of the loss of point i by one parameter tensor, the tensor's block of the empirical Fisher
     matrix is the mean of gᵢ gᵢᵀ. The inverse of that mean + λI is replaced by the mean of the inverses of
     gᵢ gᵢᵀ + λI, which Sherman and Morrison's formula gives in closed form:
-    x = (1/n) Σ (b − gᵢ (gᵢ·b) / (λ + ‖gᵢ‖²)) / λ. For one point it is exact in each block. Nothing is factored: one
-    pass over the data, with all right-hand sides together.
+    x = (1/n) Σ (b − gᵢ (gᵢ·b) / (λ + ‖gᵢ‖²)) / λ. With sample weights both means are weighted. For one point it is
+    exact in each block. Nothing is factored: one pass over the data, with all right-hand sides together.
 
     It stands for the empirical Fisher matrix, whichever curvature H is; the certificate is for H.
 
@@ -123,7 +123,7 @@ def _mean_of_inverses(system: LinearSystem) -> tuple[_Mean | None, TerminationSt
 
     def passed(sweep: Sweep) -> _Mean | None:
         blocks = _Blocks(system)
-        for trace, directions in sweep.chunks(others=True):
+        for trace, directions in sweep.chunks(others=True, scaled=False):
             for gradients in directions:
                 blocks.add(sweep, trace, gradients)
         return None if sweep.stopped else blocks.mean(sweep.divisor)
@@ -159,52 +159,55 @@ class _Blocks:
 
     def add(self, sweep: Sweep, trace: Trace, gradients: Gradients) -> None:
         """Adds the points of one chunk."""
+        w = None if trace.weights is None else trace.weights.to(self._b)
         for at, (which, rows) in enumerate(zip(trace.layers, gradients.outputs, strict=True)):
             layer, entered = sweep.layers[which], trace.inputs(at)
             if layer.kind == "lookup":
-                self._add_looked_up(layer, entered, rows)
+                self._add_looked_up(layer, entered, rows, w)
                 continue
             if rows.shape[1] == 1:
-                self._add_outer_products(layer.weight, rows[:, 0], entered[:, 0])
+                self._add_outer_products(layer.weight, rows[:, 0], entered[:, 0], w)
             else:
-                for g in _of_weight(rows, entered):
-                    self._add(layer.weight, g)
+                for few, g in _of_weight(rows, entered):
+                    self._add(layer.weight, g, None if w is None else w[few])
             if layer.bias is not None:
-                self._add(layer.bias, rows.sum(dim=1))
+                self._add(layer.bias, rows.sum(dim=1), w)
         for place, grad in zip(sweep.others, gradients.others, strict=True):
-            self._add(place, grad.reshape(grad.shape[0], -1))
+            self._add(place, grad.reshape(grad.shape[0], -1), w)
 
-    def _add(self, place: int, g: Tensor) -> None:
-        """Adds the gradients ``[m, size]`` of m points by one parameter."""
+    def _add(self, place: int, g: Tensor, w: Tensor | None) -> None:
+        """Adds the gradients ``[m, size]`` of m points by one parameter; ``w`` are the points' weights, if any."""
         k = self._b.shape[0]
         squares = g.square().sum(dim=1)
         coefficients = (g @ self._parts[place].reshape(k, -1).T) / (squares + self._damping[place]).unsqueeze(1)
-        self._totals[place].view(k, -1).addmm_(coefficients.T, g)
-        self._squares[place] += squares.sum()
+        self._totals[place].view(k, -1).addmm_(_times(w, coefficients.T), g)
+        self._squares[place] += _times(w, squares).sum()
 
-    def _add_outer_products(self, place: int, g: Tensor, a: Tensor) -> None:
+    def _add_outer_products(self, place: int, g: Tensor, a: Tensor, w: Tensor | None) -> None:
         """Adds gradients g aᵀ by a weight that is used at one position of a point, without forming them.
 
         Args:
             place: The weight.
             g: Derivatives by what leaves the layer, ``[m, out]``.
             a: What enters it, ``[m, in]``.
+            w: The points' weights, if any.
         """
         k, out = self._b.shape[0], g.shape[1]
         squares = g.square().sum(dim=1) * a.square().sum(dim=1)
         weights = (self._parts[place].reshape(k, out, -1), self._totals[place].view(k, out, -1))
         for part, total in zip(*weights, strict=True):
             coefficients = ((g @ part) * a).sum(dim=1) / (squares + self._damping[place])
-            total.addmm_((g * coefficients.unsqueeze(1)).T, a)
-        self._squares[place] += squares.sum()
+            total.addmm_((g * _times(w, coefficients).unsqueeze(1)).T, a)
+        self._squares[place] += _times(w, squares).sum()
 
-    def _add_looked_up(self, layer: Layer, rows: Tensor, g: Tensor) -> None:
+    def _add_looked_up(self, layer: Layer, rows: Tensor, g: Tensor, w: Tensor | None) -> None:
         """Adds gradients by a table, of which each point has looked up few rows.
 
         Args:
             layer: The table.
             rows: The rows looked up, ``[m, r]``.
             g: Derivatives by what was found, ``[m, r, out]``.
+            w: The points' weights, if any.
         """
         m, out = g.shape[0], g.shape[2]
         table = self._snapshot.parameters[layer.weight].shape[0]
@@ -216,14 +219,20 @@ class _Blocks:
         squares = g.new_zeros(m).index_add_(0, point, sums.square().sum(dim=1))
         for part, total in zip(self._parts[layer.weight], self._totals[layer.weight], strict=True):
             products = g.new_zeros(m).index_add_(0, point, (part[row] * sums).sum(dim=1))
-            coefficients = products / (squares + self._damping[layer.weight])
+            coefficients = _times(w, products / (squares + self._damping[layer.weight]))
             total.index_add_(0, row, coefficients[point].unsqueeze(1) * sums)
-        self._squares[layer.weight] += squares.sum()
+        self._squares[layer.weight] += _times(w, squares).sum()
 
 
-def _of_weight(g: Tensor, a: Tensor) -> Iterator[Tensor]:
-    """Gradients Σ over positions g aᵀ, flat ``[m, out · in]`` for a few points at a time."""
+def _times(w: Tensor | None, values: Tensor) -> Tensor:
+    """Values ``[..., m]`` times the weights of m points."""
+    return values if w is None else w * values
+
+
+def _of_weight(g: Tensor, a: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Which points, and their gradients Σ over positions g aᵀ, flat ``[m, out · in]``, for a few at a time."""
     size = g.shape[2] * a.shape[2]
     few = max(1, NUMBERS_AT_ONCE // size)
-    for rows, entered in zip(torch.split(g, few), torch.split(a, few), strict=True):
-        yield (rows.transpose(1, 2) @ entered).reshape(rows.shape[0], size)
+    for start in range(0, g.shape[0], few):
+        which = slice(start, start + few)
+        yield which, (g[which].transpose(1, 2) @ a[which]).reshape(-1, size)

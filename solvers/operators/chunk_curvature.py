@@ -11,8 +11,8 @@ from torch import Tensor
 from ihvp.errors import InvalidOption, LossMismatch
 from ihvp.methods import Curvature
 from ihvp.methods.names import did_you_mean
-from solvers.data import Batch, moved
-from solvers.losses import Likelihood, LossTerms
+from solvers.batch import Batch, moved
+from solvers.losses import Likelihood, LossTerms, weighted
 from solvers.losses.cross_entropy import CrossEntropyTerms
 from solvers.operators.draws import uniform_of_points
 from solvers.operators.gauss_newton import (
@@ -70,11 +70,15 @@ class ChunkCurvature:
     (Kunstner, Balles & Hennig, 2019, set the kinds apart). ``empirical_fisher`` is the mean over points of
     ∇ℓ ∇ℓᵀ, ℓ being the loss on a batch of one.
 
+    A sample weight w stands for w copies of its point, in numerators and denominators alike, so that whole weights
+    give the matrix of the data with the points repeated: ∇² Σ w numerator / Σ w denominator, Jᵀ (w ∇²) J and the
+    expectation likewise, w times the draw of a point (one draw, not w of them), and Σ w ∇ℓ ∇ℓᵀ / Σ w.
+
     Args:
         kind: Which of them.
         snapshot: The model at the parameters where H is taken.
         terms: How the loss normalises.
-        divisor: Σ denominator over all points; the number of points for ``empirical_fisher``.
+        divisor: Σ w denominator over all points; Σ w for ``empirical_fisher``.
         seed: Draws the targets of ``mc_fisher``.
 
     Raises:
@@ -114,23 +118,22 @@ class ChunkCurvature:
 
     def _differentiated(self, batch: Batch, first_point: int, how: ProductKind) -> ChunkProduct:
         """By autograd, whether that is recorded or used as it is."""
-        x, y = moved(batch, self.snapshot.device)
-        snapshot, terms = self.snapshot, self.terms
+        x, y, w = moved(batch, self.snapshot.device)
+        snapshot, terms = self.snapshot, weighted(self.terms, w)
         at = snapshot.parameters
         if self.kind is Curvature.Hessian:
             return SECOND_DERIVATIVES[how](lambda ps: terms.numerator(snapshot.outputs(ps, x), y), at)
         if self.kind is Curvature.EmpiricalFisher:
-            return GAUSS_NEWTON[how](lambda ps: terms.per_point(snapshot.outputs(ps, x), y), _identity, at)
-        return GAUSS_NEWTON[how](lambda ps: snapshot.outputs(ps, x), self._middle(y, first_point), at)
+            return GAUSS_NEWTON[how](lambda ps: terms.per_point(snapshot.outputs(ps, x), y), _times(w), at)
+        return GAUSS_NEWTON[how](lambda ps: snapshot.outputs(ps, x), self._middle(terms, y, first_point), at)
 
-    def _middle(self, y: Tensor, first_point: int) -> Middle:
-        terms = self.terms
+    def _middle(self, terms: LossTerms, y: Tensor, first_point: int) -> Middle:
         if self.kind is Curvature.McFisher:
             assert isinstance(terms, Likelihood)  # noqa: S101 - checked when this was made
             sampled = terms.sampled_curvature
             uniform = uniform_of_points(self.seed, first_point, self.snapshot.device)
             return lambda output: MappedOutput(sampled(output, y, uniform))
-        linear = isinstance(terms, CrossEntropyTerms) and terms.kind == "nll"
+        linear = isinstance(self.terms, CrossEntropyTerms) and self.terms.kind == "nll"
         if self.kind is Curvature.Fisher or linear:
             assert isinstance(terms, Likelihood)  # noqa: S101 - checked when this was made
             expected = terms.expected_curvature
@@ -142,5 +145,6 @@ class ChunkCurvature:
         return lambda output: GraphProduct(in_outputs, (output,))
 
 
-def _identity(output: Tensor) -> ChunkProduct:  # noqa: ARG001 - the same wherever it is
-    return MappedOutput(lambda t: t)
+def _times(w: Tensor | None) -> Middle:
+    """The same at whatever losses: the points' weights on the diagonal."""
+    return lambda losses: MappedOutput(lambda t: t if w is None else w.to(losses) * t)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from solvers.data import Batch, TrainingData
+from solvers.batch import Batch
+from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.plan import Plan
@@ -103,7 +104,7 @@ class CurvatureOperator:
                 if self.plan.keeps:
                     self.kept.products.append(product)
                 yield product
-            first_point += batch[0].shape[0]
+            first_point += batch.points
         self.kept.complete = self.plan.keeps
 
     def _streamed(self) -> Iterator[Batch]:

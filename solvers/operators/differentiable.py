@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from ihvp.errors import InvalidInput, LossMismatch, UnsupportedLayer
-from solvers.data import Batch, moved
+from solvers.batch import Batch, Inputs, moved
 from solvers.kernels import twice_differentiable_kernels
 from solvers.nested import tensors_in
 from solvers.operators.chunk_curvature import ChunkCurvature
@@ -39,11 +39,11 @@ def require_second_derivatives(curvature: ChunkCurvature, point: Batch) -> None:
         OutOfMemory: The point does not fit the memory that is free.
     """
     with twice_differentiable_kernels(), one_point_at_a_time():
-        x, y = moved(point, curvature.snapshot.device)
-        fault = _fault(curvature, (x, y))
+        point = moved(point, curvature.snapshot.device)
+        fault = _fault(curvature, point)
         if fault is None:
             return
-        layer = _layer_at_fault(curvature, x)
+        layer = _layer_at_fault(curvature, point.x)
     raise UnsupportedLayer(
         "torch cannot differentiate a layer twice, and every method needs that: to solve, or to certify its answer.",
         given=f"{layer}{fault}",
@@ -58,14 +58,14 @@ def _fault(curvature: ChunkCurvature, point: Batch) -> str | None:
     snapshot, terms = curvature.snapshot, curvature.terms
     leaves = tuple(p.detach().requires_grad_() for p in snapshot.parameters)
     with torch.enable_grad():
-        output = snapshot.outputs(leaves, point[0])
+        output = snapshot.outputs(leaves, point.x)
         if not output.requires_grad:
             raise LossMismatch(
                 "The model's outputs do not depend on the parameters that are to be solved for.",
                 given=", ".join(snapshot.names[:5]) + (", …" if len(snapshot.names) > 5 else ""),
                 hint="Does forward call detach() or run under no_grad()?",
             )
-        loss = terms.per_point(output, point[1]).sum()
+        loss = terms.per_point(output, point.y).sum()
         if not loss.requires_grad:
             return None  # flat at this point
         grads = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
@@ -115,7 +115,7 @@ class _Call:
     kwargs: dict[str, Any]
 
 
-def _layer_at_fault(curvature: ChunkCurvature, x: Tensor) -> str:
+def _layer_at_fault(curvature: ChunkCurvature, x: Inputs) -> str:
     """Name and type of the innermost module that cannot be differentiated twice by itself, as a prefix; or nothing."""
     calls: list[_Call] = []
     snapshot = curvature.snapshot

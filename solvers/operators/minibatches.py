@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from solvers.data import TrainingData, pieces
+from solvers.batch import pieces
+from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
@@ -93,7 +94,7 @@ class MinibatchHessians:
         first_point = self._first_points[index]
         for piece in pieces(self._data.batch(index), most):
             product = self._curvature.product(piece, first_point, "graph")
-            first_point += piece[0].shape[0]
+            first_point += piece.points
             if self._keep:
                 keep.append(product)
             yield product

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 import torch
 
-from solvers.data import Batch, TrainingData
+from solvers.batch import Batch
+from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import CurvatureOperator, KeptProducts
@@ -115,7 +116,7 @@ class Planner:
 
         def of_points(batch: Batch) -> GraphSize:
             size = graph_size(lambda: self.curvature.product(batch, 0, "graph"), snapshot.parameters)
-            return GraphSize(size.nbytes / batch[0].shape[0], size.saved)
+            return GraphSize(size.nbytes / batch.points, size.saved)
 
         return self._of_few_points(of_points)
 

@@ -8,7 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from solvers.data import Batch, TrainingData
+from solvers.batch import Batch
+from solvers.data import TrainingData
 from solvers.kernels import twice_differentiable_kernels
 from solvers.operators.chunk_curvature import ChunkCurvature
 from solvers.operators.curvature import add_products
@@ -50,7 +51,7 @@ class Trial:
         self.product = product
         self._curvature = curvature
         self._batch = batch
-        self._chunks = points / batch[0].shape[0]
+        self._chunks = points / batch.points
         if product is None and plan.keeps:
             with twice_differentiable_kernels():
                 self.product = curvature.product(batch, 0, plan.product)

@@ -159,7 +159,7 @@ class TestData:
             ([(torch.ones(3, 5), torch.ones(3, 1))], DataMismatch, r"inputs \[3, 5\] torch.float32"),
             ([(torch.ones(3, 2, dtype=F64), torch.ones(3, 1))], DataMismatch, "torch.float64"),
             ([torch.ones(3, 2)], DataMismatch, "must be a pair"),
-            ([([1.0], [2.0])], DataMismatch, r"pair of tensors.*\(list, list\)"),
+            ([([1.0], [2.0])], DataMismatch, r"made of tensors.*x: list, y: list"),
             (7, DataMismatch, "must be an iterable"),
             (TensorDataset(torch.ones(3, 2), torch.ones(3)), DataMismatch, "Wrap the dataset in a DataLoader"),
         ],
