@@ -24,6 +24,8 @@
     │   ├── DataMismatch               data_mismatch
     │   ├── InvalidSampleWeights       invalid_sample_weights
     │   ├── TargetsOutOfRange          targets_out_of_range
+    │   ├── InvalidExport              invalid_export
+    │   │   └── ExportsNotAllowed      exports_not_allowed
     │   ├── InvalidTensor              invalid_tensor
     │   ├── UnknownBlob                unknown_blob
     │   ├── InvalidReference           invalid_reference

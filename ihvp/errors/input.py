@@ -9,9 +9,11 @@ __all__ = [
     "DataMismatch",
     "DigestMismatch",
     "EmptyData",
+    "ExportsNotAllowed",
     "HessianTooLarge",
     "IdempotencyMismatch",
     "InvalidArchitecture",
+    "InvalidExport",
     "InvalidHeader",
     "InvalidInput",
     "InvalidOption",
@@ -167,6 +169,18 @@ class TargetsOutOfRange(InvalidInput):
     """A target is not a class that the model can predict."""
 
     code = "targets_out_of_range"
+
+
+class InvalidExport(InvalidInput):
+    """An exported program that cannot be read safely, or is not good for products with H."""
+
+    code = "invalid_export"
+
+
+class ExportsNotAllowed(InvalidExport):
+    """The operator has not allowed exported programs."""
+
+    code = "exports_not_allowed"
 
 
 class InvalidTensor(InvalidInput):
