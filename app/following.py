@@ -63,7 +63,7 @@ async def _wait(
         first = latest = await bodies.look(job_id)
         while not latest.finished and not enough(first, latest) and (left := until - time.monotonic()) > 0:
             await watch.wait(left)
-            latest = await bodies.look(job_id)
+            latest = await bodies.look_at_all(job_id)
     return latest
 
 

@@ -6,11 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ihvp.jobs.states import TERMINAL
+from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.jobs.store import Standing
 from ihvp.wire import JobView
 
 if TYPE_CHECKING:
+    from ihvp.jobs.outlook import Place
+    from ihvp.jobs.record import JobRecord
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
 __all__ = ["JobBodies", "KeptBodies", "Sight"]
@@ -97,6 +99,19 @@ class JobBodies:
         """
         return Sight(job_id, await self._store.standing(job_id))
 
+    async def look_at_all(self, job_id: str) -> Sight:
+        """The job now, its body read along: for those who have waited for it to change, and will want to see it.
+
+        Raises:
+            JobNotFound: No job has this id.
+        """
+        job = await self._store.get(job_id)
+        if job.state is JobState.Queued:
+            return await self.look(job_id)  # where it stands in the queue is not in its record
+        sight = Sight(job_id, Standing(job.state, job.revision, None))
+        self._kept.keep((job_id, sight.etag), _body(job, None))
+        return sight
+
     async def render(self, sight: Sight) -> tuple[Sight, bytes]:
         """The body of what was seen, or of a later sight if the job has moved since.
 
@@ -110,7 +125,11 @@ class JobBodies:
                 return sight, body
             job = await self._store.get(sight.job_id)
             if job.revision == sight.standing.revision:
-                body = JobView.of(job, sight.standing.place).model_dump_json().encode()
+                body = _body(job, sight.standing.place)
                 self._kept.keep(key, body)
                 return sight, body
             sight = await self.look(sight.job_id)
+
+
+def _body(job: JobRecord, place: Place | None) -> bytes:
+    return JobView.of(job, place).model_dump_json().encode()

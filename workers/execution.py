@@ -23,6 +23,7 @@ from workers.rates import RateRecorder
 from workers.resolvers.model import LoadedModel
 from workers.solver_call import target_residual
 from workers.solving import Resources, SolveRun
+from workers.spare_threads import SpareThreads
 from workers.stop import StopSignal
 from workers.tally import Tally
 from workers.tracing import NoTrace, trace_attempts
@@ -70,6 +71,7 @@ class Executor:
         self._owner = owner
         self._shutting_down = shutting_down
         self._tracing = tracing
+        self._threads = SpareThreads()
         models: ProblemCache[LoadedModel] = ProblemCache(settings.cache_budget)
         self.tally = tally or Tally()
         self.told_webhooks = False
@@ -99,10 +101,11 @@ class Executor:
             claimed_at,
             lease_s=self._settings.lease_s,
             renew_s=self._settings.lease_renew_s,
+            threads=self._threads,
         )
         writer = EndingWriter(self._store, lease)
         interval_s = self._settings.progress_interval_s * max(1.0, len(jobs) / _REPORTS_FOR_ONE)
-        with lease, ProgressWriter(self._store) as progress:
+        with lease, ProgressWriter(self._store, self._threads) as progress:
             members = [
                 self._member(job, stop, writer, progress, interval_s, trace)
                 for job, stop, trace in zip(jobs, stops, traces, strict=True)

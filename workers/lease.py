@@ -13,6 +13,7 @@ import structlog
 from ihvp.errors import StoreUnavailable
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.store import JobStore
+from workers.spare_threads import SpareThreads, Work
 from workers.stop import StopReason, StopSignal
 
 __all__ = ["Lease"]
@@ -40,6 +41,7 @@ class Lease:
         claimed_at: ``time.monotonic()`` from before the claim was sent.
         lease_s: Length of a lease.
         renew_s: Pause between two renewals.
+        threads: Lend the thread.
     """
 
     def __init__(
@@ -50,16 +52,19 @@ class Lease:
         *,
         lease_s: float,
         renew_s: float,
+        threads: SpareThreads | None = None,
     ) -> None:
         self._store = store
         self._lease_s = lease_s
         self._renew_s = renew_s
         self._held = {job.id: _Held(job, stop, claimed_at) for job, stop in jobs}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{jobs[0][0].id}", daemon=True)
+        self._name = f"lease-{jobs[0][0].id}"
+        self._threads = threads or SpareThreads()
+        self._keeping: Work | None = None
 
     def __enter__(self) -> Lease:
-        self._thread.start()
+        self._keeping = self._threads.run(self._keep, self._name)
         return self
 
     def __exit__(
@@ -67,7 +72,8 @@ class Lease:
     ) -> None:
         self._ended.set()
         # Not waited for without bound: a store that hangs must not hold up the next job.
-        self._thread.join(timeout=1.0)
+        if self._keeping is not None:
+            self._keeping.join(1.0)
 
     def lapsed(self, job_id: str) -> bool:
         """Whether the store may have given the job to another worker by now."""

@@ -17,6 +17,7 @@ from ihvp.errors import StoreUnavailable
 from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.store import JobStore
 from solvers.progress import IterationReport
+from workers.spare_threads import SpareThreads, Work
 from workers.stop import StopReason, StopSignal
 
 __all__ = ["ProgressReporter", "ProgressWriter", "Trail", "seconds_left"]
@@ -39,10 +40,12 @@ class ProgressWriter:
 
     Args:
         store: The job store.
+        threads: Lend the thread.
     """
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, threads: SpareThreads | None = None) -> None:
         self._store = store
+        self._threads = threads or SpareThreads()
         self._changed = threading.Condition()
         self._waiting: dict[str, list[_Point]] = {}
         self._due = False
@@ -50,7 +53,7 @@ class ProgressWriter:
         self._busy = False
         self._closed = False
         self._gathering = 0
-        self._thread: threading.Thread | None = None
+        self._writing: Work | None = None
 
     def __enter__(self) -> ProgressWriter:
         return self
@@ -116,15 +119,14 @@ class ProgressWriter:
             self._gathering = 0
             self._due = bool(self._waiting)
             self._wake()
-        if self._thread is not None:
-            self._thread.join(_CLOSING_S)
+        if self._writing is not None:
+            self._writing.join(_CLOSING_S)
 
     def _wake(self) -> None:
         if self._gathering:
             return
-        if self._waiting and self._thread is None:
-            self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
-            self._thread.start()
+        if self._waiting and self._writing is None:
+            self._writing = self._threads.run(self._keep_writing, "progress")
         self._changed.notify_all()
 
     def _keep_writing(self) -> None:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _AT_ONCE: Final = 8
 """Syncs under way at a time. Each waits for the disk, and one commit of the journal serves all that wait for it."""
+_FEW: Final = 4
+"""Fewer syncs than these are done one after the other: starting threads takes longer than two or three of them."""
 
 
 class FileBlobWriter:
@@ -149,7 +151,7 @@ def _side_by_side(work: Callable[[T], None], items: Collection[T]) -> dict[T, Ex
             return error
         return None
 
-    if len(items) < 2:
+    if len(items) < _FEW:
         faults = [attempt(item) for item in items]
     else:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
