@@ -1,4 +1,4 @@
-"""A model spec against the blobs it refers to, without torch: names, shapes, dtypes, rows, classes."""
+"""A model spec against the files it refers to, without torch: names, shapes, dtypes, rows, classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
 from ihvp.references import TensorName
 
 if TYPE_CHECKING:
-    from ihvp.blobs.store import BlobAccess
+    from app.referenced_files import ReferencedFiles
     from ihvp.settings import Settings
 
 __all__ = ["InspectedModel", "architecture_of", "inspect_model"]
@@ -25,14 +25,16 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """What a spec's blobs say about it.
+    """What the files that a spec refers to say about it.
 
     Attributes:
+        spec: The spec, everything in it pinned.
         layout: Where each parameter stands in b and x.
         num_params: The length p of b and x.
         num_points: Training points.
     """
 
+    spec: ModelSpec
     layout: list[LayoutEntry]
     num_params: int
     num_points: int
@@ -45,42 +47,45 @@ def architecture_of(spec: ModelSpec, settings: Settings) -> ArchitectureConfig |
         UnknownArchitecture: The operator does not offer it.
         InvalidArchitecture: The config does not describe such a module.
     """
-    return parse_architecture(spec.architecture.type, spec.architecture.config, settings.architectures)
+    architecture, _ = spec.stated()
+    return parse_architecture(architecture.type, architecture.config, settings.architectures)
 
 
-def inspect_model(spec: ModelSpec, blobs: BlobAccess, settings: Settings) -> InspectedModel:
-    """Checks a spec; reads files, so call it in a thread.
+def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -> InspectedModel:
+    """Pins what a spec refers to, and checks it; reads files, so call it in a thread.
 
     Raises:
         InvalidInput: What does not fit, each fault with its own code.
     """
-    architecture = architecture_of(spec, settings)
-    check_loss(spec.loss)
-    weights = _weights(spec, blobs)
+    architecture = architecture_of(spec, settings)  # the cheapest fault to find comes first
+    spec = spec.model_copy(update={"sources": files.pin(spec.source_uris(), spec.sources)})
+    _, loss = spec.stated()
+    check_loss(loss)
+    weights = _weights(spec, files)
     # A plug-in's parameters are known to its worker alone; its weights file is the best that is to be had here.
     shapes = architecture.layout() if architecture else [(name, t.shape) for name, t in weights.items()]
     if architecture is not None:
         _check_weights(shapes, weights)
     layout = build_layout(shapes, spec.parameters.include)
     num_points = check_points(
-        find_tensor(blobs, spec.data.inputs, place="data.inputs", name="inputs"),
-        find_tensor(blobs, spec.data.targets, place="data.targets", name="targets"),
-        spec.loss,
+        find_tensor(files, spec.data.inputs, place="data.inputs", name="inputs"),
+        find_tensor(files, spec.data.targets, place="data.targets", name="targets"),
+        loss,
         architecture,
     )
     last = layout[-1]
-    return InspectedModel(layout, last.offset + num_elements(tuple(last.shape)), num_points)
+    return InspectedModel(spec, layout, last.offset + num_elements(tuple(last.shape)), num_points)
 
 
-def _weights(spec: ModelSpec, blobs: BlobAccess) -> dict[str, StoredTensor]:
+def _weights(spec: ModelSpec, files: ReferencedFiles) -> dict[str, StoredTensor]:
     reference = TensorName.parse(spec.weights)
     if reference.name is not None:
         raise WeightsMismatch(
-            "Weights are a whole blob, not one tensor of it.", given=spec.weights, allowed=reference.digest
+            "Weights are a whole file, not one tensor of it.", given=spec.weights, allowed=reference.source
         )
-    weights = find_tensors(blobs, reference.digest, place="weights")
+    weights = find_tensors(files, reference.source, place="weights")
     if not weights:
-        raise WeightsMismatch("The weights hold no tensor.", given=reference.digest)
+        raise WeightsMismatch("The weights hold no tensor.", given=reference.source)
     return weights
 
 

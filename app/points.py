@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from app.stored_tensors import FLOAT_NAMES
 from ihvp.errors import DataMismatch, EmptyData, LossMismatch, RowsMismatch, TargetsOutOfRange
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from ihvp.models.spec import LossSpec
 
 __all__ = ["check_loss", "check_points"]
-
-SCANNED_NUMBERS: Final = 4_000_000
-"""Integers that are looked at one by one; in larger tensors the worker finds what is out of range."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def _check_tokens(points: _Points, architecture: TransformerLmConfig) -> None:
             given=f"{inputs.label} {list(inputs.shape)} {inputs.dtype}",
             allowed=f"integers [n, t] with t from 1 to {architecture.context}",
         )
-    if inputs.size <= SCANNED_NUMBERS:
+    if inputs.is_small:
         stray = inputs.first_outside(0, architecture.vocabulary - 1)
         if stray is not None:
             raise DataMismatch(
@@ -145,7 +142,7 @@ def _check_classes(points: _Points) -> None:
             given=f"{targets.label} {list(targets.shape)}",
             allowed=str(list(wanted)),
         )
-    if targets.size > SCANNED_NUMBERS:
+    if not targets.is_small:
         return
     stray = targets.first_outside(0, classes - 1, ignoring=loss.ignore_index)
     if stray is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from app.held_blobs import held_blobs
+from app.looking import look
 from app.model_inspection import inspect_model
+from app.referenced_files import ReferencedFiles
 from app.stored_tensors import keep_blobs
+from ihvp.sources.sources import Sources
 
 if TYPE_CHECKING:
     from app.services import Services
@@ -26,11 +30,12 @@ async def register_model(services: Services, registration: ModelRegistration) ->
     """
     spec = registration.spec
     blobs = await held_blobs(services, spec.blob_digests())
-    inspected = await anyio.to_thread.run_sync(inspect_model, spec, blobs, services.settings)
+    files = ReferencedFiles(blobs, Sources.to_look(services.settings))
+    inspected = await look(services, partial(inspect_model, spec, files, services.settings), files)
     await anyio.to_thread.run_sync(keep_blobs, blobs, spec.blob_digests())
     return await services.models.register(
         registration.name,
-        spec,
+        inspected.spec,
         layout=inspected.layout,
         num_params=inspected.num_params,
         num_points=inspected.num_points,

@@ -17,15 +17,13 @@ from ihvp.references import TensorName
 from ihvp.tensors import write_safetensors
 
 if TYPE_CHECKING:
-    from ihvp.blobs.store import BlobAccess
+    from app.referenced_files import ReferencedFiles
     from ihvp.models.spec import LayoutEntry
     from ihvp.settings import Settings
 
 __all__ = ["RhsTarget", "resolve_rhs"]
 
 RHS_TENSOR: Final = "rhs"
-SCANNED_NUMBERS: Final = 4_000_000
-"""Numbers of a blob that are checked here; in larger ones the worker finds what is not finite."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,13 @@ class RhsTarget:
 
 
 def resolve_rhs(
-    spec: RhsSpec, blobs: BlobAccess, target: RhsTarget, settings: Settings, *, store: bool = True
+    spec: RhsSpec, files: ReferencedFiles, target: RhsTarget, settings: Settings, *, store: bool = True
 ) -> ResolvedRhs:
     """Checks the right-hand sides; reads and writes files, so call it in a thread.
 
     Args:
         spec: What was sent.
-        blobs: Where tensors are.
+        files: Where tensors are.
         target: What they have to fit.
         settings: Bounds.
         store: Whether inline ones are stored; else they are only checked.
@@ -65,15 +63,17 @@ def resolve_rhs(
         NonFiniteRhs: It holds NaN or infinity, or does in the model's dtype.
         InvalidInput: What it refers to is not there or does not fit.
     """
+    pins = files.pin(spec.source_uris(), spec.sources)
     if spec.inline is not None:
         numbers, shape = _read_inline(spec.inline, target, settings)
-        return ResolvedRhs(blob=_write(numbers, shape, blobs) if store else None, shape=list(shape))
+        return ResolvedRhs(blob=_write(numbers, shape, files) if store else None, shape=list(shape))
     if spec.blob is not None:
-        shape = _blob_shape(spec.blob, blobs, target)
+        shape = _blob_shape(spec.blob, files, target)
         _check_rows(shape, target, settings)
-        return ResolvedRhs(blob=spec.blob, shape=list(shape))
+        return ResolvedRhs(blob=spec.blob, shape=list(shape), sources=pins)
     assert spec.gradient_of is not None  # noqa: S101
-    return _gradients(spec.gradient_of, blobs, target, settings)
+    shape = _gradients(spec.gradient_of, files, target, settings)
+    return ResolvedRhs(gradient_of=spec.gradient_of, shape=list(shape), sources=pins)
 
 
 def _read_inline(
@@ -141,21 +141,21 @@ def _check_finite(sent: list[float], numbers: array[float], target: RhsTarget) -
     )
 
 
-def _write(numbers: array[float], shape: tuple[int, ...], blobs: BlobAccess) -> str:
+def _write(numbers: array[float], shape: tuple[int, ...], files: ReferencedFiles) -> str:
     buffer = io.BytesIO()
     write_safetensors(buffer, {RHS_TENSOR: (numbers, shape)})
-    with blobs.writer() as writer:
+    with files.writer() as writer:
         writer.write(buffer.getvalue())
         return writer.commit().digest
 
 
-def _blob_shape(reference: str, blobs: BlobAccess, target: RhsTarget) -> tuple[int, ...]:
+def _blob_shape(reference: str, files: ReferencedFiles, target: RhsTarget) -> tuple[int, ...]:
     name = TensorName.parse(reference)
     if name.name is None:
-        tensors = find_tensors(blobs, name.digest, place="rhs.blob")
+        tensors = find_tensors(files, name.source, place="rhs.blob")
         if len(tensors) > 1 or set(tensors) == {entry.name for entry in target.layout}:
             return _joined_shape(tensors, target)
-    tensor = find_tensor(blobs, reference, place="rhs.blob", name=RHS_TENSOR)
+    tensor = find_tensor(files, reference, place="rhs.blob", name=RHS_TENSOR)
     _check_numbers(tensor)
     return tensor.shape
 
@@ -196,7 +196,7 @@ def _check_numbers(tensor: StoredTensor) -> None:
             given=f"{tensor.label} {tensor.dtype}",
             allowed=FLOAT_NAMES,
         )
-    if tensor.size <= SCANNED_NUMBERS and not tensor.is_finite():
+    if tensor.is_small and not tensor.is_finite():
         raise NonFiniteRhs(
             "The right-hand side holds a number that is not finite.",
             given=f"NaN or infinity in {tensor.label}",
@@ -205,14 +205,15 @@ def _check_numbers(tensor: StoredTensor) -> None:
         )
 
 
-def _gradients(points: GradientOf, blobs: BlobAccess, target: RhsTarget, settings: Settings) -> ResolvedRhs:
+def _gradients(points: GradientOf, files: ReferencedFiles, target: RhsTarget, settings: Settings) -> tuple[int, int]:
     spec = target.model.spec
+    _, loss = spec.stated()
     rows = check_points(
-        find_tensor(blobs, points.inputs, place="rhs.gradient_of.inputs", name="inputs"),
-        find_tensor(blobs, points.targets, place="rhs.gradient_of.targets", name="targets"),
-        spec.loss,
+        find_tensor(files, points.inputs, place="rhs.gradient_of.inputs", name="inputs"),
+        find_tensor(files, points.targets, place="rhs.gradient_of.targets", name="targets"),
+        loss,
         architecture_of(spec, settings),
     )
     shape = (rows, target.num_params)
     _check_rows(shape, target, settings)
-    return ResolvedRhs(gradient_of=points, shape=list(shape))
+    return shape

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from anyio import CapacityLimiter
 
 from ihvp.tenants import DEFAULT_TENANT
 
@@ -52,6 +55,8 @@ class Services:
     hub: EventHub
     metrics: Metrics
     numbers: HourlyNumbers
+    lookers: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 32))
+    """Bounds the threads that look at files outside the blob store."""
     tenant: str = DEFAULT_TENANT
     views: dict[str, Services] = field(default_factory=dict)
     """Those of the tenants of late."""

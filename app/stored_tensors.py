@@ -1,10 +1,11 @@
-"""Tensors in blobs as the API sees them: headers, and values where they are few."""
+"""Tensors in files as the API sees them: headers, and values where they are few."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ihvp.errors import BlobNotFound, UnknownBlob
@@ -24,8 +25,11 @@ from ihvp.tensors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
+    from app.referenced_files import ReferencedFiles
     from ihvp.blobs.store import BlobAccess
 
 __all__ = [
@@ -39,6 +43,9 @@ __all__ = [
 ]
 
 FLOAT_NAMES: Final = "float16, bfloat16, float32 or float64"
+SCANNED_NUMBERS: Final = 4_000_000
+REMOTE_NUMBERS: Final = 100_000
+"""Numbers of a tensor that are looked at one by one here; in larger ones the worker finds what is wrong."""
 # memoryview and array read these; of halves only the header is read here.
 READABLE_FLOATS: Final = frozenset({"float32", "float64"})
 
@@ -52,17 +59,24 @@ class Stray(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a blob.
+    """A tensor of a blob or of another file.
 
     Attributes:
-        path: The blob's file.
+        open: Opens the file.
         header: Where the tensor lies in it.
         label: What the request calls it, for messages.
+        remote: Whether each look at its values goes over a network.
     """
 
-    path: Path
+    open: Callable[[], BinaryIO]
     header: TensorHeader
     label: str
+    remote: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its values are looked at here; in larger ones the worker finds what is wrong."""
+        return self.size <= (REMOTE_NUMBERS if self.remote else SCANNED_NUMBERS)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,14 +107,14 @@ class StoredTensor:
         """Whether it holds neither NaN nor infinity, as far as that can be read here (not for halves)."""
         if self.dtype not in READABLE_FLOATS:
             return True
-        with self.path.open("rb") as file:
+        with self.open() as file:
             return all_finite(file, self.header)
 
     def first_outside(self, least: int, most: int, *, ignoring: int | None = None) -> Stray | None:
         """The first number outside a range, but for one that does not count."""
         if not self.size:
             return None
-        with self.path.open("rb") as file:
+        with self.open() as file:
             low, high = integer_range(file, self.header)
             if least <= low and high <= most:
                 return None
@@ -124,7 +138,7 @@ class StoredTensor:
         length = self.shape[-1]
         count = self.shape[0] if len(self.shape) == 2 else 1
         nbytes = length * ITEM_SIZE[self.dtype]
-        with self.path.open("rb") as file:
+        with self.open() as file:
             for row in range(count):
                 part = TensorHeader("", self.dtype, (length,), self.header.start + row * nbytes, nbytes)
                 yield read_values(file, part)
@@ -149,42 +163,48 @@ def open_tensor_file(blobs: BlobAccess, digest: str) -> TensorFile:
     path = blobs.local_path(digest)
     with blobs.open(digest) as file:
         headers, metadata = read_headers(file), read_metadata(file)
-    tensors = {header.name: StoredTensor(path, header, header.name) for header in headers}
+    tensors = {header.name: StoredTensor(partial(blobs.open, digest), header, header.name) for header in headers}
     return TensorFile(path, blobs.stat(digest).size, metadata, tensors)
 
 
-def find_tensors(blobs: BlobAccess, digest: str, *, place: str) -> dict[str, StoredTensor]:
-    """All tensors of a blob that a request refers to, by name, in the order of the file.
+def find_tensors(files: ReferencedFiles, source: str, *, place: str) -> dict[str, StoredTensor]:
+    """All tensors of a file that a request refers to, by name, in the order of the file.
 
     Args:
-        blobs: Where blobs are.
-        digest: The blob.
+        files: Where files are.
+        source: The file: a blob's digest or a URI.
         place: The field that refers to it, for messages.
 
     Raises:
         UnknownBlob: It was not uploaded.
         InvalidTensor: It is neither npy nor safetensors.
+        IhvpError: It cannot be read; see ``ihvp.sources.source.Source``.
     """
-    path, headers = _headers(blobs, digest, place)
-    return {header.name: StoredTensor(path, header, f"{place} {header.name}".strip()) for header in headers}
+    headers = _headers(files, source, place)
+    return {header.name: _stored(files, source, header, f"{place} {header.name}".strip()) for header in headers}
 
 
-def find_tensor(blobs: BlobAccess, reference: str, *, place: str, name: str) -> StoredTensor:
+def find_tensor(files: ReferencedFiles, reference: str, *, place: str, name: str) -> StoredTensor:
     """The one tensor that a request refers to.
 
     Args:
-        blobs: Where blobs are.
-        reference: ``sha256:<hex>`` or ``sha256:<hex>#<name>``.
+        files: Where files are.
+        reference: ``sha256:<hex>`` or a URI, with ``#<name>`` or without.
         place: The field that holds the reference, for messages.
-        name: The tensor that is meant where the blob has several and none is named.
+        name: The tensor that is meant where the file has several and none is named.
 
     Raises:
         UnknownBlob: The blob was not uploaded.
         InvalidTensor: It has no such tensor.
+        IhvpError: It cannot be read; see ``ihvp.sources.source.Source``.
     """
     wanted = TensorName.parse(reference)
-    path, headers = _headers(blobs, wanted.digest, place)
-    return StoredTensor(path, select_tensor(headers, wanted.name, name), place)
+    header = select_tensor(_headers(files, wanted.source, place), wanted.name, name)
+    return _stored(files, wanted.source, header, place)
+
+
+def _stored(files: ReferencedFiles, source: str, header: TensorHeader, label: str) -> StoredTensor:
+    return StoredTensor(partial(files.open, source), header, label, files.is_remote(source))
 
 
 def keep_blobs(blobs: BlobAccess, digests: Iterable[str]) -> None:
@@ -200,13 +220,12 @@ def keep_blobs(blobs: BlobAccess, digests: Iterable[str]) -> None:
             raise _unknown("request", digest) from None
 
 
-def _headers(blobs: BlobAccess, digest: str, place: str) -> tuple[Path, list[TensorHeader]]:
+def _headers(files: ReferencedFiles, source: str, place: str) -> list[TensorHeader]:
     try:
-        path = blobs.local_path(digest)
-        with path.open("rb") as file:
-            return path, read_headers(file)
+        with files.open(source) as file:
+            return read_headers(file)
     except (BlobNotFound, FileNotFoundError):
-        raise _unknown(place, digest) from None
+        raise _unknown(place, source) from None
 
 
 def _unknown(place: str, digest: str) -> UnknownBlob:

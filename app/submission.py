@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
 import structlog
 from ulid import ULID
 
-from app.held_blobs import HeldBlobs, held_blobs
+from app.held_blobs import held_blobs
 from app.limits import check_room
+from app.looking import look
 from app.method_checks import check_memory, check_perturbation, check_ranks
 from app.model_inspection import inspect_model
+from app.referenced_files import ReferencedFiles
 from app.request_id import JOB, current_request_id
 from app.right_hand_sides import RhsTarget, resolve_rhs
 from app.stored_tensors import keep_blobs
@@ -25,6 +27,7 @@ from ihvp.jobs.submission import JobRequest, JobSubmission, ResolvedModel
 from ihvp.methods import InversionMethod, parse_options
 from ihvp.perturbation import least
 from ihvp.references import ModelRef
+from ihvp.sources.sources import Sources
 from ihvp.tracing import current_traceparent, valid_traceparent
 
 if TYPE_CHECKING:
@@ -138,7 +141,8 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     parse_options(method, submission.options)  # the cheapest fault to find comes first
     await check_webhook(services, submission.webhook)
     blobs = await held_blobs(services, _named(submission))
-    found = await _find_model(services, submission.model, blobs)
+    files = ReferencedFiles(blobs, Sources.to_look(services.settings))
+    found = await _find_model(services, submission.model, files)
     task = Task.of(method, submission.options, found.model.spec.dtype)
     check_ranks(task, found.model.num_params)
     check_perturbation(task, submission.hessian_perturbation, found.layout)
@@ -147,7 +151,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
     target = RhsTarget(found.model, found.layout)
 
     def resolve() -> tuple[JobRequest, Workload, BlobInfo | None]:
-        rhs = resolve_rhs(submission.rhs, blobs, target, services.settings, store=store_rhs)
+        rhs = resolve_rhs(submission.rhs, files, target, services.settings, store=store_rhs)
         whole = replace(workload, columns=rhs.columns)
         check_memory(whole, task, services.settings.memory_budget)
         request = JobRequest(
@@ -167,7 +171,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
         return request, whole, _keep(services.blobs, request, stored)
 
     # In one go: each change of threads costs a submit a good part of a millisecond.
-    request, workload, brings = await anyio.to_thread.run_sync(resolve)
+    request, workload, brings = await look(services, resolve, files)
     return CheckedJob(request, found.layout, workload, task, brings)
 
 
@@ -184,7 +188,7 @@ def _named(submission: JobSubmission) -> list[str]:
     return [*named, *submission.rhs.blob_digests()]
 
 
-async def _find_model(services: Services, wanted: str | ModelSpec, blobs: HeldBlobs) -> _Found:
+async def _find_model(services: Services, wanted: str | ModelSpec, files: ReferencedFiles) -> _Found:
     if isinstance(wanted, str):
         try:
             record = await services.models.get(ModelRef.parse(wanted))
@@ -203,8 +207,9 @@ async def _find_model(services: Services, wanted: str | ModelSpec, blobs: HeldBl
             spec=record.spec,
         )
         return _Found(model, record.layout, record.num_points)
-    inspected = await anyio.to_thread.run_sync(inspect_model, wanted, blobs, services.settings)
-    model = ResolvedModel(reference=None, digest=wanted.digest, num_params=inspected.num_params, spec=wanted)
+    inspected = await look(services, partial(inspect_model, wanted, files, services.settings), files)
+    spec = inspected.spec
+    model = ResolvedModel(reference=None, digest=spec.digest, num_params=inspected.num_params, spec=spec)
     return _Found(model, inspected.layout, inspected.num_points)
 
 
@@ -214,7 +219,7 @@ def _workload(submission: JobSubmission, found: _Found) -> Workload:
     return Workload(
         model=found.model.digest,
         curvature=submission.curvature,
-        architecture=spec.architecture.type,
+        architecture=spec.kind,
         dtype=spec.dtype,
         num_points=found.num_points,
         batch_size=spec.data.batch_size,

@@ -12,13 +12,13 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from ihvp.errors import AddressNotAllowed
 
-__all__ = ["AddressRules", "CheckedTransport", "literal_address"]
+__all__ = ["AddressRules", "CheckedSyncTransport", "CheckedTransport", "literal_address"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -153,6 +153,36 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+class CheckedSyncTransport(httpx.BaseTransport):
+    """``CheckedTransport`` for threads."""
+
+    def __init__(self, rules: AddressRules) -> None:
+        self._rules = rules
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._inner = httpx.HTTPTransport(limits=limits, trust_env=False)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends one request."""
+        host = request.url.host
+        try:
+            found = socket.getaddrinfo(
+                host.strip("[]"), request.url.port or _port(request.url.scheme), type=socket.SOCK_STREAM
+            )
+        except (OSError, UnicodeError) as error:
+            raise httpx.ConnectError(f"the name cannot be looked up: {error}", request=request) from error
+        failure: httpx.ConnectError | httpx.ConnectTimeout | None = None
+        for address in self._rules.checked(host, _addresses(found)):
+            try:
+                return self._inner.handle_request(_addressed(request, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+        raise failure or httpx.ConnectError("the name stands for no address", request=request)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._inner.close()
+
+
 async def resolve(host: str, port: int) -> list[IPAddress]:
     """The addresses of a host, in the order in which to try them.
 
@@ -164,6 +194,11 @@ async def resolve(host: str, port: int) -> list[IPAddress]:
         found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"the name cannot be looked up: {error}") from error
+    return _addresses(found)
+
+
+def _addresses(found: Iterable[tuple[Any, ...]]) -> list[IPAddress]:
+    """What the resolver said, each address once."""
     return list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 

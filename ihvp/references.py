@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from ihvp.errors import InvalidReference
+from ihvp.sources.uri import SOURCE_PATTERN, check_source_uri, is_source_uri
 
-__all__ = ["BlobDigest", "ModelName", "ModelRef", "TensorName", "TensorRef", "parse_digest"]
+__all__ = [
+    "BlobDigest",
+    "ModelName",
+    "ModelRef",
+    "TensorName",
+    "TensorRef",
+    "WeightsRef",
+    "blobs_among",
+    "parse_digest",
+]
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
@@ -73,14 +84,14 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class TensorName:
-    """A tensor in a blob: ``sha256:<hex>`` or ``sha256:<hex>#<name>``.
+    """A tensor in a file: ``sha256:<hex>`` or ``<scheme>://…``, and ``#<name>`` behind it or not.
 
     Attributes:
-        digest: The blob.
-        name: The tensor's name in a safetensors blob; None takes the one that the place asks for, or the only one.
+        source: The file: a blob's digest ``sha256:<hex>``, or a URI (see ``ihvp.sources.uri``).
+        name: The tensor's name in a file of several; None takes the one that the place asks for, or the only one.
     """
 
-    digest: str
+    source: str
     name: str | None = None
 
     @classmethod
@@ -90,15 +101,25 @@ class TensorName:
         Raises:
             InvalidReference: It is written otherwise.
         """
-        digest, mark, name = text.partition("#")
+        source, mark, name = text.partition("#")
         if mark and not 1 <= len(name) <= 512:
             raise InvalidReference(
                 "A tensor's name follows the #.", given=text[:200], allowed="sha256:<64 hex>#<name>"
             )
-        return cls(parse_digest(digest), name or None)
+        return cls(check_source_uri(source) if is_source_uri(source) else parse_digest(source), name or None)
+
+    @property
+    def digest(self) -> str | None:
+        """The blob's digest; None for a URI."""
+        return None if is_source_uri(self.source) else self.source
 
     def __str__(self) -> str:
-        return self.digest if self.name is None else f"{self.digest}#{self.name}"
+        return self.source if self.name is None else f"{self.source}#{self.name}"
+
+
+def blobs_among(references: Iterable[str]) -> list[str]:
+    """The blobs that references name, in their order."""
+    return [source for ref in references if not is_source_uri(source := ref.partition("#")[0])]
 
 
 def _checked_tensor_reference(text: str) -> str:
@@ -109,8 +130,20 @@ TensorRef = Annotated[
     str,
     AfterValidator(_checked_tensor_reference),
     Field(
-        pattern=r"^sha256:[0-9a-f]{64}(#.{1,512})?$",
+        pattern=rf"^(?:sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
         examples=["sha256:" + "0" * 64],
-        description="A tensor in a blob: sha256:<64 hex>, or sha256:<64 hex>#<name> in a blob of several tensors.",
+        description="A tensor in a blob or another file: sha256:<64 hex> or file://, https://, s3://, gs://, hf:// or "
+        "mlflow://, and #<name> behind it where the file holds several.",
+    ),
+]
+
+WeightsRef = Annotated[
+    str,
+    AfterValidator(_checked_tensor_reference),
+    Field(
+        pattern=rf"^(?:sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
+        examples=["sha256:" + "0" * 64],
+        description="A safetensors file with one tensor a parameter: a blob or a URI; or the URI of a folder in "
+        "Hugging Face layout.",
     ),
 ]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ihvp.jobs.record import Certificate
 from ihvp.perturbation import Perturbation
+from ihvp.sources.pin import SourcePin
 
 __all__ = ["METADATA_KEY", "SCORES_TENSOR", "X_TENSOR", "Provenance", "ResultDocument", "ResultInfo"]
 
@@ -58,6 +59,9 @@ class Provenance(BaseModel):
     hessian_perturbation: Perturbation | None = None
     curvature: str | None = None
     influence: bool | None = None
+    sources: dict[str, SourcePin] = Field(
+        default_factory=dict, description="Files outside the blob store, by URI, with the digests of their bytes."
+    )
     dtype: str
     device: str
     device_name: str | None = Field(None, description="The processor's or the GPU's name.")

@@ -90,6 +90,45 @@ class Settings(BaseSettings):
         (), description="Plug-in architectures to accept although the API's own environment lacks them."
     )
 
+    source_roots: tuple[Path, ...] = Field(
+        (), description="Folders whose files `file://` references may name; the same ones for the API and the workers."
+    )
+    source_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts that `https://` references may name, if their addresses are public: `data.example.org`, "
+        "`*.example.org`, or `*` for any.",
+    )
+    source_private_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts, addresses and networks that `https://` and `http://` references may name although they "
+        "are private.",
+    )
+    source_buckets: tuple[str, ...] = Field(
+        (),
+        description="Where `s3://` and `gs://` references may lead: `s3://bucket`, or `gs://bucket/folder`.",
+    )
+    hf_endpoint: str | None = Field(
+        None,
+        pattern="^https?://.+",
+        description="Where `hf://` references lead, such as `https://huggingface.co`. Left out: nowhere.",
+    )
+    mlflow_tracking_uri: str | None = Field(
+        None,
+        pattern="^https?://.+",
+        description="MLflow's tracking server that `mlflow://` references lead to. Left out: none.",
+    )
+    source_timeout_s: Seconds = Field(
+        10.0, description="Longest wait for an answer of a place that holds referenced files."
+    )
+    source_resolve_s: Seconds = Field(
+        15.0, description="Longest time that a submission's references may take to be found and pinned."
+    )
+    source_fetch_s: Seconds = Field(3600.0, description="Longest time that a worker fetches one file.")
+    max_source_bytes: Bytes = Field(8 * GIB, description="Largest file that a reference may name.")
+    source_cache_bytes: Bytes = Field(
+        20 * GIB, description="Bound on the referenced files that workers keep on the disk, the oldest out first."
+    )
+
     max_body_bytes: Bytes = Field(16 * MIB, description="Largest JSON body.")
     max_blob_bytes: Bytes = Field(8 * GIB, description="Largest blob.")
     max_uploads: Count = Field(1000, description="Uploads in parts that may be under way at a time.")
@@ -189,6 +228,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Folder of the filesystem blob store."""
         return self.data_dir / "blobs"
+
+    @property
+    def source_cache_dir(self) -> Path:
+        """Folder of the files that were fetched for references."""
+        return self.data_dir / "sources"
 
     @property
     def cache_budget(self) -> int:

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import re
 import struct
 import sys
 from array import array
@@ -39,6 +40,9 @@ MAX_HEADER: Final = 16 * 1024 * 1024
 MAX_SIDE: Final = 2**48
 MAX_DIMENSIONS: Final = 32
 NPY_MAGIC: Final = b"\x93NUMPY"
+ZIP: Final = b"PK\x03\x04"
+PICKLE: Final = re.compile(rb"\x80[\x02-\x05](?!\0{4})", re.DOTALL)
+"""How pickles begin; a safetensors file whose header has 640 bytes begins so too, and goes on with zeros."""
 NPY_ALIGNMENT: Final = 64
 CHUNK: Final = 1 << 20
 
@@ -104,6 +108,12 @@ def read_headers(file: BinaryIO) -> list[TensorHeader]:
     first = file.read(len(NPY_MAGIC))
     if first == NPY_MAGIC:
         return [_npy(file, size)]
+    if first.startswith(ZIP) or PICKLE.match(first):
+        raise _invalid(
+            "The file is a pickle or an archive of pickles, which is never read: it could run a program.",
+            given=repr(first),
+            hint="Save state_dict() with safetensors.torch.save_file.",
+        )
     table = _safetensors_table(file, size)
     start = file.tell()
     found = [_entry(name, entry, start, size) for name, entry in table.items() if name != "__metadata__"]

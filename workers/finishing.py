@@ -160,7 +160,9 @@ class Finisher:
             ready["memory"] = dict(self.memory)
         document = ResultDocument(
             info=ResultInfo.model_validate(ready),
-            provenance=provenance_of(job, device=str(self.model.problem.device), warm=self.warm),
+            provenance=provenance_of(
+                job, self.model.sources | member.sources, device=str(self.model.problem.device), warm=self.warm
+            ),
         )
         blob = write_tensor(group, X_TENSOR, result.x, document.to_metadata())
         return ResultSummary(

@@ -11,6 +11,7 @@ import structlog
 from torch import Tensor
 
 from ihvp.jobs.record import JobRecord
+from ihvp.sources.pin import SourcePin
 from workers.checkpoints import JobCheckpoints
 from workers.ending import Ended, Ending, EndingWriter
 from workers.progress import ProgressReporter
@@ -37,6 +38,7 @@ class Member:
 
     Attributes:
         b: Its right-hand sides, once they are read: ``[p]`` or ``[k, p]``.
+        sources: Files outside the blob store that they were read from.
         timings: Seconds of its own phases.
         checkpoints: Where its state is saved, where it is solved alone by a method that has one to save.
         writer: As given.
@@ -57,6 +59,7 @@ class Member:
         self.stop = stop
         self.progress = progress
         self.b: Tensor | None = None
+        self.sources: dict[str, SourcePin] = {}
         self.timings: dict[str, float] = {}
         self.ending: Ending | None = None
         self.released = False

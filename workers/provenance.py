@@ -14,6 +14,7 @@ import torch
 from ihvp import __version__
 from ihvp.jobs.record import JobRecord
 from ihvp.results import Provenance
+from ihvp.sources.pin import SourcePin
 
 __all__ = ["provenance_of"]
 
@@ -21,11 +22,12 @@ _ALWAYS: Final = ("torch", "numpy", "safetensors")
 _WHERE_USED: Final = ("transformers", "peft", "pyarrow")
 
 
-def provenance_of(job: JobRecord, *, device: str, warm: bool) -> Provenance:
+def provenance_of(job: JobRecord, sources: dict[str, SourcePin], *, device: str, warm: bool) -> Provenance:
     """Enough to run the job again: all that went in by digest, versions, device, threads and seed.
 
     Args:
         job: The running job.
+        sources: Files outside the blob store that it was made from.
         device: Where it was solved.
         warm: Whether the model was loaded already, for an earlier job.
     """
@@ -40,7 +42,8 @@ def provenance_of(job: JobRecord, *, device: str, warm: bool) -> Provenance:
         spec=whole,
         weights=spec.weights,
         data={name: whole["data"][name] for name in ("inputs", "targets")},
-        rhs=request.rhs.model_dump(mode="json", exclude_none=True),
+        rhs=request.rhs.model_dump(mode="json", exclude_none=True, exclude={"sources"}),
+        sources=sources,
         method=request.method.value,
         options=request.options,
         seed=request.options.get("seed"),

@@ -68,7 +68,7 @@ def workload_of(request: JobRequest, model: LoadedModel, columns: int) -> Worklo
     return Workload(
         model=request.model.digest,
         curvature=request.curvature,
-        architecture=spec.architecture.type,
+        architecture=spec.kind,
         dtype=spec.dtype,
         num_points=model.problem.num_points,
         batch_size=spec.data.batch_size,

@@ -33,8 +33,10 @@ from workers.memory import MemoryBudget, free_bytes
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressWriter
 from workers.rates import RateRecorder, cost_of, workload_of
+from workers.resolvers.files import Files
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
+from workers.resolvers.source_cache import SourceCache
 from workers.solver_call import SolverCall
 from workers.tally import Tally
 
@@ -93,6 +95,7 @@ class SolveRun:
         self._settings = resources.settings
         self._store = resources.store
         self._blobs = resources.blobs
+        self._sources = SourceCache(resources.settings)
         self._models = resources.models
         self._factors = resources.factors
         self._rates = resources.rates
@@ -135,7 +138,7 @@ class SolveRun:
             )
             began = time.perf_counter()
             model = load_model(
-                self._blobs,
+                Files(self._blobs, self._sources, pinned.spec.sources),
                 pinned.spec,
                 memory_budget=self._budget.bytes,
                 factor_store=kept,
@@ -180,10 +183,10 @@ class SolveRun:
         """Reads one job's right-hand sides; what is wrong with them is its own fault alone."""
         with member.speaking():
             try:
-                with member.phase("rhs"):
-                    member.b = self._or_with_less(
-                        "rhs", lambda: resolve_rhs(self._blobs, member.job.request.rhs, self._model())
-                    )
+                rhs = member.job.request.rhs
+                with member.phase("rhs"), Files(self._blobs, self._sources, rhs.sources) as files:
+                    member.b = self._or_with_less("rhs", lambda: resolve_rhs(files, rhs, self._model()))
+                    member.sources = files.fetched()
             except Exception as error:
                 self._fail(member, error)
 

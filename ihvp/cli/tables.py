@@ -213,11 +213,11 @@ def model_table(models: Iterable[ModelView]) -> Table:
         spec = model.spec
         table.add_row(
             model.reference,
-            spec.architecture.type,
+            spec.kind,
             str(model.num_params),
             str(model.num_points),
             spec.dtype,
-            spec.loss.type,
+            "its own" if spec.loss is None else spec.loss.type,
             _moment(model.created_at),
         )
     return table
@@ -228,7 +228,7 @@ def model_details(model: ModelView) -> list[RenderableType]:
     layout = _table("parameter", "offset", "shape")
     for entry in model.layout:
         layout.add_row(entry.name, str(entry.offset), "×".join(map(str, entry.shape)) or "scalar")
-    config = json.dumps(model.spec.architecture.config)
+    config = json.dumps({} if model.spec.architecture is None else model.spec.architecture.config)
     return [model_table([model]), f"  config {config}", f"  digest {model.digest}", layout]
 
 

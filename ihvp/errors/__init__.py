@@ -40,6 +40,13 @@
     │   ├── InvalidWebhook             invalid_webhook
     │   │   └── AddressNotAllowed      address_not_allowed
     │   ├── WebhookSecretMissing       webhook_secret_missing
+    │   ├── SourceError                source_unusable
+    │   │   ├── SourceNotFound         source_not_found
+    │   │   ├── SourceForbidden        source_forbidden
+    │   │   ├── SourceNotAllowed       source_not_allowed
+    │   │   ├── SourceChanged          source_changed
+    │   │   ├── SourceTooLarge         source_too_large
+    │   │   └── SourceTruncated        source_truncated
     │   ├── HessianTooLarge            hessian_too_large
     │   └── SolveTooLarge              solve_too_large
     ├── BodyTooLarge                   body_too_large
@@ -71,6 +78,8 @@
     ├── Unavailable                    unavailable
     │   ├── StoreUnavailable           store_unavailable
     │   ├── OutOfSpace                 out_of_space
+    │   ├── SourceUnavailable          source_unavailable
+    │   │   └── SourceTimeout          source_timeout
     │   ├── UploadLocked               upload_locked
     │   └── UploadStalled              upload_stalled
     ├── TooManyRequests                too_many_requests
@@ -96,14 +105,17 @@ from __future__ import annotations
 from ihvp.errors import base as _base
 from ihvp.errors import input as _input
 from ihvp.errors import service as _service
+from ihvp.errors import sources as _sources
 from ihvp.errors import uploads as _uploads
 from ihvp.errors.base import *  # noqa: F403 - each part says what is in it
 from ihvp.errors.input import *  # noqa: F403
 from ihvp.errors.service import *  # noqa: F403
+from ihvp.errors.sources import *  # noqa: F403
 from ihvp.errors.uploads import *  # noqa: F403
 
 __all__: list[str] = []
 __all__ += _base.__all__
 __all__ += _input.__all__
 __all__ += _service.__all__
+__all__ += _sources.__all__
 __all__ += _uploads.__all__

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ihvp.methods import Curvature, InversionMethod, parse_method
 from ihvp.models.spec import ModelSpec
 from ihvp.perturbation import Perturbation
-from ihvp.references import TensorRef
+from ihvp.references import TensorRef, blobs_among
+from ihvp.sources.pin import SourcePins, check_pinned_uris
+from ihvp.sources.uri import is_source_uri
 from ihvp.webhooks.spec import WebhookSpec
 
 __all__ = [
@@ -64,6 +66,7 @@ class RhsSpec(_Strict):
         None, description="npy or safetensors: one tensor [p] or [k, p], or one tensor a parameter."
     )
     gradient_of: GradientOf | None = Field(None, description="b = ∇ loss at each of these points: [k, p].")
+    sources: Annotated[SourcePins, AfterValidator(check_pinned_uris)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> RhsSpec:
@@ -72,11 +75,21 @@ class RhsSpec(_Strict):
             raise ValueError(f"give exactly one of inline, blob, gradient_of; given: {given or 'none'}")
         return self
 
+    def references(self) -> list[str]:
+        """Every reference in it, as it is written."""
+        return _references(self.blob, self.gradient_of)
+
     def blob_digests(self) -> list[str]:
         """The blobs that it names."""
-        points = [] if self.gradient_of is None else [self.gradient_of.inputs, self.gradient_of.targets]
-        named = [*points, *([] if self.blob is None else [self.blob])]
-        return [ref.partition("#")[0] for ref in named]
+        return blobs_among(self.references())
+
+    def source_uris(self) -> list[str]:
+        """The URIs of files that it names, each once, without ``#name``."""
+        return list(dict.fromkeys(uri for ref in self.references() if is_source_uri(uri := ref.partition("#")[0])))
+
+
+def _references(blob: str | None, points: GradientOf | None) -> list[str]:
+    return [*([] if points is None else [points.inputs, points.targets]), *([] if blob is None else [blob])]
 
 
 class InfluenceRequest(_Strict):
@@ -138,6 +151,11 @@ class ResolvedRhs(_Strict):
     blob: TensorRef | None = None
     gradient_of: GradientOf | None = None
     shape: list[int] = Field(description="[p] or [k, p].")
+    sources: SourcePins = Field(default_factory=dict)
+
+    def blob_digests(self) -> list[str]:
+        """The blobs that it names."""
+        return blobs_among(_references(self.blob, self.gradient_of))
 
     @property
     def columns(self) -> int:
@@ -162,7 +180,4 @@ class JobRequest(_Strict):
 
     def blob_digests(self) -> list[str]:
         """The blobs that the job needs while it lives."""
-        refs = [self.rhs.blob] if self.rhs.blob else []
-        if self.rhs.gradient_of:
-            refs += [self.rhs.gradient_of.inputs, self.rhs.gradient_of.targets]
-        return [ref.partition("#")[0] for ref in refs] + self.model.spec.blob_digests()
+        return self.rhs.blob_digests() + self.model.spec.blob_digests()

@@ -10,12 +10,18 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ihvp.errors import UnknownLoss, UnknownParameters
-from ihvp.references import ModelName, TensorRef
+from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownLoss, UnknownParameters
+from ihvp.references import ModelName, TensorRef, WeightsRef, blobs_among
+from ihvp.sources.pin import SourcePins, check_pinned_uris
+from ihvp.sources.uri import is_source_uri
 
 __all__ = ["LOSSES", "LayoutEntry", "LossSpec", "ModelRecord", "ModelSpec", "build_layout"]
 
 LOSSES: Final = ("cross_entropy", "mse", "bce_with_logits")
+
+LATER_FIELDS: Final[dict[str, Any]] = {"sources": {}}
+"""Fields that came after the first version, by their dotted path, with what they hold where nobody uses them: a spec
+without them keeps the digest that it had before there were any."""
 
 
 def _known_loss(name: str) -> str:
@@ -80,22 +86,65 @@ def _named_loss(value: Any) -> Any:
 class ModelSpec(_Strict):
     """Everything that defines H: two specs with the same digest have the same H."""
 
-    architecture: ArchitectureSpec
-    weights: TensorRef = Field(description="A safetensors blob with one tensor a parameter.")
-    loss: Annotated[LossSpec, BeforeValidator(_named_loss, json_schema_input_type=LossName | LossSpec)]
+    architecture: ArchitectureSpec | None = Field(
+        None, description="Left out only where the weights say it themselves: a folder in Hugging Face layout."
+    )
+    weights: WeightsRef
+    loss: Annotated[
+        LossSpec | None, BeforeValidator(_named_loss, json_schema_input_type=LossName | LossSpec | None)
+    ] = Field(None, description="Left out only where the model says its own.")
     data: DataSpec
     parameters: ParameterSpec = Field(default_factory=ParameterSpec)
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the solve.")
+    sources: Annotated[SourcePins, AfterValidator(check_pinned_uris)] = Field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """sha256 of the spec's canonical JSON, defaults filled in."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256 of the spec's canonical JSON, defaults filled in but those of ``LATER_FIELDS``."""
+        document = self.model_dump(mode="json")
+        for path, unused in LATER_FIELDS.items():
+            *parents, name = path.split(".")
+            place = document
+            for parent in parents:
+                place = place[parent]
+            if place[name] == unused:
+                del place[name]
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def kind(self) -> str:
+        """The architecture's type, or how its weights name it."""
+        return "folder" if self.architecture is None else self.architecture.type
+
+    def stated(self) -> tuple[ArchitectureSpec, LossSpec]:
+        """Architecture and loss, of a spec whose weights do not say them.
+
+        Raises:
+            InvalidArchitecture: It has no architecture.
+            LossMismatch: It has no loss.
+        """
+        if self.architecture is None:
+            raise InvalidArchitecture(
+                "A file of weights does not say what module it belongs to.",
+                given=f"weights {self.weights[:200]} without an architecture",
+                allowed="architecture, or weights that name a folder in Hugging Face layout",
+            )
+        if self.loss is None:
+            raise LossMismatch("The model does not say its loss itself.", allowed=f"loss: {', '.join(LOSSES)}")
+        return self.architecture, self.loss
+
+    def references(self) -> list[str]:
+        """Every reference of the spec, as it is written: to blobs and to files elsewhere."""
+        return [self.weights, self.data.inputs, self.data.targets]
 
     def blob_digests(self) -> list[str]:
         """The blobs that the spec refers to."""
-        return [ref.partition("#")[0] for ref in (self.weights, self.data.inputs, self.data.targets)]
+        return blobs_among(self.references())
+
+    def source_uris(self) -> list[str]:
+        """The URIs of files and folders that the spec refers to, each once, without ``#name``."""
+        return list(dict.fromkeys(uri for ref in self.references() if is_source_uri(uri := ref.partition("#")[0])))
 
 
 class LayoutEntry(_Strict):

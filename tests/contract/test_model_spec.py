@@ -45,6 +45,22 @@ def test_another_meaning_has_another_digest(changes: dict[str, Any]) -> None:
     assert spec().digest != spec(**changes).digest
 
 
+def test_a_spec_of_the_first_version_keeps_its_digest() -> None:
+    assert spec().digest == "sha256:d633a5951d3c699ac435213c6e28b4e654b104fe0390dca330a8cb372f700250"
+
+
+def test_what_is_pinned_otherwise_has_another_digest() -> None:
+    uri = "https://data.example.org/x.npy"
+    pinned = [spec(weights=uri, sources={uri: {"size": 3, "etag": etag}}).digest for etag in ("a", "b")]
+    assert len({*pinned, spec(weights=uri).digest}) == 3
+
+
+def test_blobs_and_other_files_are_told_apart() -> None:
+    found = spec(weights="s3://bucket/w.safetensors", data={"inputs": "file:///d.npz#x", "targets": f"{DIGEST}#y"})
+    assert found.blob_digests() == [DIGEST]
+    assert found.source_uris() == ["s3://bucket/w.safetensors", "file:///d.npz"]
+
+
 def test_an_unknown_loss_lists_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="cross_entropy, mse, bce_with_logits"):
         spec(loss="hinge")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ihvp.blobs.store import BlobStore
 from ihvp.errors import DataMismatch, EmptyData, LossMismatch, RowsMismatch, TargetsOutOfRange
 from ihvp.models.spec import LossSpec
+from workers.resolvers.files import FileAccess
 from workers.resolvers.mapping import map_tensor
 
 __all__ = ["PointBatches", "map_points"]
@@ -176,18 +176,18 @@ class PointBatches:
 
 
 def map_points(
-    blobs: BlobStore, inputs: str, targets: str, *, batch_size: int, dtype: torch.dtype, loss: LossSpec
+    files: FileAccess, inputs: str, targets: str, *, batch_size: int, dtype: torch.dtype, loss: LossSpec
 ) -> PointBatches:
-    """Points from references to blobs.
+    """Points from references.
 
     Raises:
         BlobNotFound: A blob is gone.
-        InvalidTensor: A blob holds no readable tensor of that name.
+        InvalidTensor: A file holds no readable tensor of that name.
         InvalidInput: The two do not make a data set; see ``PointBatches``.
     """
     return PointBatches(
-        map_tensor(blobs, inputs, "inputs"),
-        map_tensor(blobs, targets, "targets"),
+        map_tensor(files, inputs, "inputs"),
+        map_tensor(files, targets, "targets"),
         batch_size=batch_size,
         dtype=dtype,
         classes=loss.type == "cross_entropy",

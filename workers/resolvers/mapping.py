@@ -13,39 +13,39 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ihvp.blobs.store import BlobStore
 from ihvp.errors import InvalidTensor
 from ihvp.references import TensorName
 from ihvp.tensors import read_headers
+from workers.resolvers.files import FileAccess
 
 __all__ = ["map_tensor", "map_tensors", "pick_tensor"]
 
 _SUFFICIENT = "an npy file, or a safetensors file"
 
 
-def map_tensors(blobs: BlobStore, digest: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors blob by name; an npy blob's only tensor under the empty name.
+def map_tensors(files: FileAccess, source: str) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name; an npy file's only tensor under the empty name.
 
     The mappings are private: writing to one changes neither the blob nor another reader's view.
 
     Raises:
         BlobNotFound: No blob has this digest.
-        InvalidTensor: The blob is neither a readable npy nor a readable safetensors file.
+        InvalidTensor: The file is neither a readable npy nor a readable safetensors file.
     """
-    path = blobs.local_path(digest)
+    path = files.local_path(source)
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC_PREFIX))
         # Before any library makes something of a header: ours is written for callers who lie, and the API has
         # refused by it what it refuses here.
-        _check_headers(file, digest)
+        _check_headers(file, source)
     if start == npy.MAGIC_PREFIX:
-        return {"": _map_npy(path, digest)}
+        return {"": _map_npy(path, source)}
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, json.JSONDecodeError, ValueError, TypeError, AttributeError) as error:
         raise InvalidTensor(
-            "The blob holds no tensors that can be read.", given=f"{digest}: {error}", allowed=_SUFFICIENT
+            "The file holds no tensors that can be read.", given=f"{source}: {error}", allowed=_SUFFICIENT
         ) from None
 
 
@@ -58,33 +58,33 @@ def _check_headers(file: BinaryIO, digest: str) -> None:
         raise InvalidTensor(error.message, given=given, allowed=error.allowed, hint=error.hint) from None
 
 
-def map_tensor(blobs: BlobStore, reference: str, default: str) -> Tensor:
-    """One tensor of a blob.
+def map_tensor(files: FileAccess, reference: str, default: str) -> Tensor:
+    """One tensor of a file.
 
     Args:
-        blobs: Where the blob is.
-        reference: ``sha256:<hex>`` or ``sha256:<hex>#<name>``.
-        default: The name that is meant where the reference has none and the blob holds several.
+        files: Where the file is.
+        reference: ``sha256:<hex>`` or a URI, with ``#<name>`` or without.
+        default: The name that is meant where the reference has none and the file holds several.
 
     Raises:
         BlobNotFound: No blob has this digest.
-        InvalidTensor: The blob cannot be read, or has no such tensor.
+        InvalidTensor: The file cannot be read, or has no such tensor.
     """
     wanted = TensorName.parse(reference)
-    return pick_tensor(map_tensors(blobs, wanted.digest), wanted, default)
+    return pick_tensor(map_tensors(files, wanted.source), wanted, default)
 
 
 def pick_tensor(tensors: Mapping[str, Tensor], wanted: TensorName, default: str) -> Tensor:
-    """The tensor that a reference means among those of its blob; see ``map_tensor``."""
+    """The tensor that a reference means among those of its file; see ``map_tensor``."""
     name = wanted.name
     if name is None:
         name = next(iter(tensors)) if len(tensors) == 1 else default
     elif "" in tensors:
-        raise InvalidTensor("An npy blob holds one tensor without a name.", given=str(wanted), allowed=wanted.digest)
+        raise InvalidTensor("An npy file holds one tensor without a name.", given=str(wanted), allowed=wanted.source)
     if name not in tensors:
         names = sorted(tensors)
         raise InvalidTensor(
-            f"The blob has no tensor {name!r}.",
+            f"The file has no tensor {name!r}.",
             given=str(wanted),
             allowed=", ".join(names[:20]) + (", …" if len(names) > 20 else "") or "it holds no tensor",
             hint="Write sha256:<hex>#<name>.",
@@ -100,12 +100,12 @@ def _map_npy(path: Path, digest: str) -> Tensor:
         try:
             array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError):
-            raise InvalidTensor("The npy blob cannot be read.", given=f"{digest}: {first}") from None
+            raise InvalidTensor("The npy file cannot be read.", given=f"{digest}: {first}") from None
     except (EOFError, OSError) as error:
-        raise InvalidTensor("The npy blob cannot be read.", given=f"{digest}: {error}") from None
+        raise InvalidTensor("The npy file cannot be read.", given=f"{digest}: {error}") from None
     try:
         return torch.from_numpy(np.asarray(array))
     except (TypeError, ValueError) as error:
         raise InvalidTensor(
-            "The npy blob's dtype cannot be used.", given=str(array.dtype), allowed="little-endian numbers"
+            "The npy file's dtype cannot be used.", given=str(array.dtype), allowed="little-endian numbers"
         ) from error

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ihvp.blobs.store import BlobStore
 from ihvp.errors import DataMismatch, WeightsMismatch
 from ihvp.jobs.submission import GradientOf
 from ihvp.methods import Curvature
 from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig, parse_architecture
 from ihvp.models.spec import LossSpec, ModelSpec
 from ihvp.references import TensorName
+from ihvp.sources.pin import SourcePin
 from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
 from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
 from workers.device import solving_device
 from workers.resolvers.data import PointBatches, map_points
+from workers.resolvers.files import FileAccess, Files
 from workers.resolvers.losses import build_loss, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
 from workers.resolvers.weights import check_weights, freeze_others, load_weights
@@ -35,10 +36,12 @@ class LoadedModel:
     Attributes:
         problem: Model, loss and training data, with the Hessian as H; keeps what one solve can leave to the next.
         layout: Names and shapes of the parameters in the order of the flat vectors.
+        files: What it was loaded from: kept with it, so that no cache drops what is mapped.
     """
 
     problem: Problem
     layout: list[tuple[str, tuple[int, ...]]]
+    files: FileAccess
     _config: ArchitectureConfig | None
     _loss: LossSpec
     _num_classes: int | None
@@ -66,20 +69,25 @@ class LoadedModel:
         """The dtype of parameters, data and solutions."""
         return self.problem.dtype
 
-    def gradients(self, blobs: BlobStore, points: GradientOf) -> Tensor:
+    @property
+    def sources(self) -> dict[str, SourcePin]:
+        """The files outside the blob store that it was loaded from, with the digests of their bytes."""
+        return self.files.fetched() if isinstance(self.files, Files) else {}
+
+    def gradients(self, files: FileAccess, points: GradientOf) -> Tensor:
         """The gradients ``[k, p]`` of the loss at the points that are referred to.
 
         Raises:
             InvalidInput: The points do not fit the model or its loss.
         """
-        batches = map_points(blobs, points.inputs, points.targets, batch_size=1024, dtype=self.dtype, loss=self._loss)
+        batches = map_points(files, points.inputs, points.targets, batch_size=1024, dtype=self.dtype, loss=self._loss)
         _check(batches, self._config, self._loss, self._num_classes)
         # In main memory like every other right-hand side: those of several jobs are put into one block.
         return loss_gradients(self.problem.model, batches).cpu()
 
 
 def load_model(
-    blobs: BlobStore,
+    files: FileAccess,
     spec: ModelSpec,
     *,
     memory_budget: int,
@@ -89,7 +97,7 @@ def load_model(
     """Loads what a spec refers to.
 
     Args:
-        blobs: Where weights and data are.
+        files: Where weights and data are.
         spec: The model.
         memory_budget: Bytes that the problem may keep.
         factor_store: Where its factors outlive this process, if anywhere.
@@ -102,47 +110,49 @@ def load_model(
         BlobNotFound: A blob is gone.
     """
     dtype = DTYPES[spec.dtype]
+    _, stated_loss = spec.stated()
     place = solving_device(device)
-    module, config = _trained_module(blobs, spec, dtype)
+    module, config = _trained_module(files, spec, dtype)
     module.to(place)
     chosen = set(freeze_others(module, spec.parameters.include))
     layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
-    loss = build_loss(spec.loss).to(place)
+    loss = build_loss(stated_loss).to(place)
     batches = map_points(
-        blobs,
+        files,
         spec.data.inputs,
         spec.data.targets,
         batch_size=spec.data.batch_size,
         dtype=dtype,
-        loss=spec.loss,
+        loss=stated_loss,
     )
-    _check(batches, config, spec.loss, None)
+    _check(batches, config, stated_loss, None)
     outputs, targets = _try_out(module, batches, place)
-    sequences = isinstance(config, TransformerLmConfig) and spec.loss.type == "cross_entropy"
-    if sequences or classes_come_last(spec.loss, outputs, targets):
+    sequences = isinstance(config, TransformerLmConfig) and stated_loss.type == "cross_entropy"
+    if sequences or classes_come_last(stated_loss, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
-    num_classes = outputs.shape[1] if spec.loss.type == "cross_entropy" and outputs.ndim > 1 else None
-    batches.check_targets(spec.loss, num_classes)
+    num_classes = outputs.shape[1] if stated_loss.type == "cross_entropy" and outputs.ndim > 1 else None
+    batches.check_targets(stated_loss, num_classes)
     model = TorchTwiceDifferentiable(module, loss)
     problem = Problem(model, batches, memory_budget=memory_budget, factor_store=factor_store)
-    return LoadedModel(problem, layout, config, spec.loss, num_classes)
+    return LoadedModel(problem, layout, files, config, stated_loss, num_classes)
 
 
 def _trained_module(
-    blobs: BlobStore, spec: ModelSpec, dtype: torch.dtype
+    files: FileAccess, spec: ModelSpec, dtype: torch.dtype
 ) -> tuple[nn.Module, ArchitectureConfig | None]:
     """The module with its weights, and the config where it is a built-in one."""
-    kind = spec.architecture.type
+    architecture, _ = spec.stated()
+    kind = architecture.type
     # A name the worker has no plug-in for is refused by build_plugin, which says what is installed here.
-    config = parse_architecture(kind, spec.architecture.config, extra=(kind,))
+    config = parse_architecture(kind, architecture.config, extra=(kind,))
     reference = TensorName.parse(spec.weights)
     if reference.name is not None:
         raise WeightsMismatch(
-            "Weights are a whole blob, not one tensor of it.", given=spec.weights, allowed=reference.digest
+            "Weights are a whole file, not one tensor of it.", given=spec.weights, allowed=reference.source
         )
-    weights = map_tensors(blobs, reference.digest)
+    weights = map_tensors(files, reference.source)
     if config is None:
-        module = build_plugin(kind, spec.architecture.config)
+        module = build_plugin(kind, architecture.config)
     else:
         # Before the module is made: a config may ask for more memory than any weights that were uploaded.
         check_weights(config.layout(), weights)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ihvp.blobs.store import BlobStore
 from ihvp.errors import NonFiniteRhs, RhsShapeMismatch
 from ihvp.jobs.submission import ResolvedRhs
 from ihvp.references import TensorName
+from workers.resolvers.files import FileAccess
 from workers.resolvers.mapping import map_tensors, pick_tensor
 from workers.resolvers.model import LoadedModel
 
 __all__ = ["resolve_rhs"]
 
 
-def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tensor:
+def resolve_rhs(files: FileAccess, rhs: ResolvedRhs, model: LoadedModel) -> Tensor:
     """The rows b as ``[p]`` or ``[k, p]``, in the model's dtype.
 
     Args:
-        blobs: Where the tensors are.
+        files: Where the tensors are.
         rhs: What was submitted.
         model: The model, whose layout and loss are asked for.
 
@@ -30,9 +30,9 @@ def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tenso
         InvalidInput: A gradient cannot be taken at the points given.
     """
     if rhs.gradient_of is not None:
-        b = model.gradients(blobs, rhs.gradient_of)
+        b = model.gradients(files, rhs.gradient_of)
     else:
-        b = _from_blob(blobs, str(rhs.blob), model)
+        b = _from_blob(files, str(rhs.blob), model)
     p = model.num_params
     if b.ndim not in (1, 2) or b.shape[-1] != p or list(b.shape) != rhs.shape:
         raise RhsShapeMismatch(
@@ -48,9 +48,9 @@ def resolve_rhs(blobs: BlobStore, rhs: ResolvedRhs, model: LoadedModel) -> Tenso
     return b
 
 
-def _from_blob(blobs: BlobStore, reference: str, model: LoadedModel) -> Tensor:
+def _from_blob(files: FileAccess, reference: str, model: LoadedModel) -> Tensor:
     name = TensorName.parse(reference)
-    tensors = map_tensors(blobs, name.digest)
+    tensors = map_tensors(files, name.source)
     one_each = len(tensors) > 1 or set(tensors) == {entry for entry, _ in model.layout}
     if name.name is None and one_each:
         return _joined(tensors, model)
