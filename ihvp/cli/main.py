@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ihvp import __version__
-from ihvp.cli import blobs, doctor, jobs, keys, models, quarantine, rerun, results, up, webhooks
+from ihvp.cli import blobs, doctor, jobs, keys, models, plugin, quarantine, rerun, results, up, webhooks
 from ihvp.cli.exit_codes import ExitCode, exit_code_of
 from ihvp.errors import IhvpError
 
@@ -55,6 +55,7 @@ blobs.add_to(app)
 keys.add_to(app)
 webhooks.add_to(app)
 quarantine.add_to(app)
+plugin.add_to(app)
 doctor.add_to(app)
 
 
