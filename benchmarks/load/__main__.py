@@ -60,10 +60,11 @@ def measure(extent: Extent, folder: Path) -> dict[str, Any]:
         found["rates"] = rates(service, extent.seconds, extent.repeats)
         tell("from submit to visible result")
         found["overhead"] = overhead(service, extent.samples)
-        tell("event streams")
-        found["streams"] = held_streams(service, extent.streams, 5 * extent.seconds)
+        # Before the streams: an interpreter hands little of what thousands of them took back to the machine.
         tell("the API process")
         found["api"] = process_figures(service, extent.repeats)
+        tell("event streams")
+        found["streams"] = held_streams(service, extent.streams, 5 * extent.seconds)
     # A store of its own, so that only the jobs that are put there are kept in it.
     if not extent.same_store:
         data_dir = folder / "kept"

@@ -385,7 +385,7 @@ class Client(ResultCalls):
             JobNotFound: No job has this id.
             JobNotFinished: Cancel it first.
         """
-        self._link.send("DELETE", job_path(job_id))
+        self._link.delete(job_path(job_id))
 
     def solve(
         self,

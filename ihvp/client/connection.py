@@ -112,6 +112,28 @@ class Connection:
 
         return self._persist(attempt, idempotent=method in IDEMPOTENT or IDEMPOTENCY_KEY in (headers or {}))
 
+    def delete(self, path: str) -> None:
+        """Removes what is at a path.
+
+        Raises:
+            IhvpError: What the service refused. That nothing is there is no refusal where the answer to an earlier
+                try was lost: that try has removed it.
+            ServiceUnreachable: Nothing answers.
+        """
+        lost = False
+
+        def attempt() -> None:
+            nonlocal lost
+            try:
+                response = self._http.request("DELETE", path, timeout=self._timeout())
+            except httpx.TransportError:
+                lost = True
+                raise
+            if not (lost and response.status_code == httpx.codes.NOT_FOUND):
+                self._checked(response)
+
+        self._persist(attempt, idempotent=True)
+
     def pages(self, path: str, kind: type[PageT], params: dict[str, Any] | None = None) -> Iterator[PageT]:
         """The pages of a listing, each fetched once it is needed.
 

@@ -13,15 +13,16 @@ import pytest
 
 from ihvp import Client
 from ihvp.client.connection import Connection
-from ihvp.errors import IhvpError, ServiceUnreachable, StoreUnavailable
+from ihvp.errors import IhvpError, JobNotFound, ServiceUnreachable, StoreUnavailable
 from ihvp.up.embedded_store import free_port
 
 BUSY = b'{"code": "store_unavailable", "message": "The job store does not answer."}'
+GONE = b'{"code": "job_not_found", "message": "There is no such job."}'
 OK = b'{"methods": []}'
 
 
 class FlakyService:
-    """Answers each request with the next of its answers: 200, 503, or ``None`` for a broken connection."""
+    """Answers each request with the next of its answers: 200, 404, 503, or ``None`` for a broken connection."""
 
     def __init__(self, answers: list[int | None], port: int = 0) -> None:
         self.answers = answers
@@ -39,7 +40,7 @@ class FlakyService:
                     self.close_connection = True
                     self.connection.close()
                     return
-                body = OK if status == 200 else BUSY
+                body = {200: OK, 404: GONE}.get(status, BUSY)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json" if status == 200 else "application/problem+json")
                 self.send_header("Content-Length", str(len(body)))
@@ -47,7 +48,7 @@ class FlakyService:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_POST = do_PUT = do_GET  # noqa: N815
+            do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
@@ -182,3 +183,15 @@ def test_a_link_keeps_its_query() -> None:
         link.send("GET", "/v1/jobs?limit=2&cursor=17")
         link.send("GET", "/v1/jobs", params={"state": None, "tag": "a:1"})
     assert service.seen == ["GET /v1/jobs?limit=2&cursor=17", "GET /v1/jobs?tag=a%3A1"]
+
+
+def test_what_is_gone_by_a_try_whose_answer_was_lost_is_deleted() -> None:
+    with FlakyService([200, None, 404]).running() as service, Client(service.url) as client:
+        client.methods()
+        client.delete("job_01KAT5ZXQ6V5M9W3E8H2R7N4CD")
+        assert [seen.partition(" ")[0] for seen in service.seen] == ["GET", "DELETE", "DELETE"]
+
+
+def test_what_was_not_there_at_the_first_try_is_told() -> None:
+    with FlakyService([404]).running() as service, Client(service.url) as client, pytest.raises(JobNotFound):
+        client.delete("job_01KAT5ZXQ6V5M9W3E8H2R7N4CD")
