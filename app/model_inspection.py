@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from app.points import check_loss, check_points
 from app.stored_tensors import StoredTensor, find_tensor, find_tensors
-from ihvp.errors import WeightsMismatch
+from ihvp.errors import BlobNotFound, UnknownBlob, WeightsMismatch
+from ihvp.exports import Archive, read_program, require_exports
 from ihvp.models.architectures import ArchitectureConfig, num_elements, parse_architecture
 from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
 from ihvp.references import TensorName
@@ -41,12 +42,16 @@ class InspectedModel:
 
 
 def architecture_of(spec: ModelSpec, settings: Settings) -> ArchitectureConfig | None:
-    """The checked config of the spec's architecture; None for a plug-in.
+    """The checked config of the spec's architecture; None for a plug-in, and for an exported program.
 
     Raises:
+        ExportsNotAllowed: It is an exported program, and the operator has not allowed any.
         UnknownArchitecture: The operator does not offer it.
         InvalidArchitecture: The config does not describe such a module.
     """
+    if spec.exported is not None:
+        require_exports(settings.allow_exports)
+        return None
     architecture, _ = spec.stated()
     return parse_architecture(architecture.type, architecture.config, settings.architectures)
 
@@ -59,13 +64,9 @@ def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -
     """
     architecture = architecture_of(spec, settings)  # the cheapest fault to find comes first
     spec = spec.model_copy(update={"sources": files.pin(spec.source_uris(), spec.sources)})
-    _, loss = spec.stated()
+    loss = spec.stated_loss()
     check_loss(loss)
-    weights = _weights(spec, files)
-    # A plug-in's parameters are known to its worker alone; its weights file is the best that is to be had here.
-    shapes = architecture.layout() if architecture else [(name, t.shape) for name, t in weights.items()]
-    if architecture is not None:
-        _check_weights(shapes, weights)
+    shapes = _shapes(spec, files, architecture)
     layout = build_layout(shapes, spec.parameters.include)
     num_points = check_points(
         find_tensor(files, spec.data.inputs, place="data.inputs", name="inputs"),
@@ -75,6 +76,31 @@ def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -
     )
     last = layout[-1]
     return InspectedModel(spec, layout, last.offset + num_elements(tuple(last.shape)), num_points)
+
+
+def _shapes(spec: ModelSpec, files: ReferencedFiles, architecture: ArchitectureConfig | None) -> Shapes:
+    """The parameters, in the order of the flat vectors."""
+    if spec.exported is not None:
+        return _exported_shapes(files, spec.exported)
+    weights = _weights(spec, files)
+    # A plug-in's parameters are known to its worker alone; its weights file is the best that is to be had here.
+    if architecture is None:
+        return [(name, tensor.shape) for name, tensor in weights.items()]
+    _check_weights(architecture.layout(), weights)
+    return architecture.layout()
+
+
+def _exported_shapes(files: ReferencedFiles, digest: str) -> Shapes:
+    try:
+        file = files.open(digest)
+    except (BlobNotFound, FileNotFoundError):
+        raise UnknownBlob(
+            "The weights refer to a blob that was not uploaded.",
+            given=digest,
+            hint=f"Upload the .pt2 with PUT /v1/blobs/{digest}.",
+        ) from None
+    with file:
+        return [(weight.name, weight.shape) for weight in read_program(Archive(file)).parameters]
 
 
 def _weights(spec: ModelSpec, files: ReferencedFiles) -> dict[str, StoredTensor]:

@@ -207,7 +207,7 @@ def _check_numbers(tensor: StoredTensor) -> None:
 
 def _gradients(points: GradientOf, files: ReferencedFiles, target: RhsTarget, settings: Settings) -> tuple[int, int]:
     spec = target.model.spec
-    _, loss = spec.stated()
+    loss = spec.stated_loss()
     rows = check_points(
         find_tensor(files, points.inputs, place="rhs.gradient_of.inputs", name="inputs"),
         find_tensor(files, points.targets, place="rhs.gradient_of.targets", name="targets"),

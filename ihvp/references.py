@@ -13,6 +13,7 @@ from ihvp.errors import InvalidReference
 from ihvp.sources.uri import SOURCE_PATTERN, check_source_uri, is_source_uri
 
 __all__ = [
+    "EXPORT",
     "BlobDigest",
     "ModelName",
     "ModelRef",
@@ -20,10 +21,12 @@ __all__ = [
     "TensorRef",
     "WeightsRef",
     "blobs_among",
+    "exported_blob",
     "parse_digest",
 ]
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+EXPORT = "export://"
 MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 
 BlobDigest = Annotated[
@@ -117,13 +120,24 @@ class TensorName:
         return self.source if self.name is None else f"{self.source}#{self.name}"
 
 
+def exported_blob(reference: str) -> str | None:
+    """The blob of an exported program, of a reference ``export://sha256:<hex>``; None of any other."""
+    return reference.removeprefix(EXPORT) if reference.startswith(EXPORT) else None
+
+
 def blobs_among(references: Iterable[str]) -> list[str]:
     """The blobs that references name, in their order."""
-    return [source for ref in references if not is_source_uri(source := ref.partition("#")[0])]
+    named = (exported_blob(reference) or reference for reference in references)
+    return [source for ref in named if not is_source_uri(source := ref.partition("#")[0])]
 
 
 def _checked_tensor_reference(text: str) -> str:
     return str(TensorName.parse(text))
+
+
+def _checked_weights(text: str) -> str:
+    program = exported_blob(text)
+    return _checked_tensor_reference(text) if program is None else EXPORT + parse_digest(program)
 
 
 TensorRef = Annotated[
@@ -139,11 +153,11 @@ TensorRef = Annotated[
 
 WeightsRef = Annotated[
     str,
-    AfterValidator(_checked_tensor_reference),
+    AfterValidator(_checked_weights),
     Field(
-        pattern=rf"^(?:sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
+        pattern=rf"^(?:(?:{EXPORT})?sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
         examples=["sha256:" + "0" * 64],
-        description="A safetensors file with one tensor a parameter: a blob or a URI; or the URI of a folder in "
-        "Hugging Face layout.",
+        description="A safetensors file with one tensor a parameter: a blob or a URI; the URI of a folder in "
+        "Hugging Face layout; or export://sha256:<64 hex>, a program of torch.export.",
     ),
 ]

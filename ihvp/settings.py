@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     coalesce_rhs: Count = Field(
         64, description="Right-hand sides up to which a worker solves waiting jobs on one system together; 1: never."
     )
+    allow_exports: bool = Field(
+        False, description="Whether a model may be a program of torch.export (weights export://…): docs/exported.md."
+    )
     architectures: tuple[str, ...] = Field(
         (), description="Plug-in architectures to accept although the API's own environment lacks them."
     )

@@ -143,6 +143,7 @@ class SolveRun:
                 memory_budget=self._budget.bytes,
                 factor_store=kept,
                 device=self._settings.device,
+                allow_exports=self._settings.allow_exports,
             )
             self._tally.observe("model_load_seconds", value=time.perf_counter() - began)
             return model

@@ -36,7 +36,7 @@ REFUSALS = (
     e.InvalidHeader, e.IdempotencyMismatch,
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
     e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
-    e.UnknownParameters, e.UnknownLoss, e.HessianTooLarge, e.SolveTooLarge,
+    e.UnknownParameters, e.UnknownLoss, e.InvalidExport, e.ExportsNotAllowed, e.HessianTooLarge, e.SolveTooLarge,
     e.InvalidWebhook, e.AddressNotAllowed, e.WebhookSecretMissing,
 )  # fmt: skip
 

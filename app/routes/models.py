@@ -22,7 +22,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictJsonRoute)
 
 REFUSALS = (
-    e.UnknownBlob, e.InvalidReference, e.InvalidTensor, e.UnknownArchitecture, e.InvalidArchitecture,
+    e.UnknownBlob, e.InvalidExport, e.ExportsNotAllowed,
+    e.InvalidReference, e.InvalidTensor, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.WeightsMismatch, e.UnknownLoss, e.LossMismatch, e.EmptyData, e.RowsMismatch,
     e.DataMismatch, e.TargetsOutOfRange,
 )  # fmt: skip

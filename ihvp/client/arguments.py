@@ -12,13 +12,14 @@ from pydantic import BaseModel
 
 from ihvp.client.uploads import BlobSource, tensor_bytes
 from ihvp.errors import InvalidInput
-from ihvp.references import TensorName
+from ihvp.references import EXPORT, TensorName
 
 __all__ = ["INLINE_ELEMENTS", "Arguments"]
 
 INLINE_ELEMENTS: Final = 1000
 RHS_FORMS: Final = frozenset({"inline", "blob", "gradient_of"})
 DIGEST_PREFIX: Final = "sha256:"
+EXPORT_SUFFIX: Final = ".pt2"
 
 
 class Arguments:
@@ -74,7 +75,7 @@ class Arguments:
         given = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else dict(spec or {})
         document = {**given, **{name: value for name, value in fields.items() if value is not None}}
         if "weights" in document:
-            document["weights"] = self.tensor(document["weights"])
+            document["weights"] = self._weights(document["weights"])
         if "data" in document:
             document["data"] = self._data(document["data"])
         for name, value in document.items():
@@ -114,6 +115,13 @@ class Arguments:
             "webhook": {"url": webhook} if isinstance(webhook, str) else webhook,
         }
         return {name: value for name, value in document.items() if value is not None}
+
+    def _weights(self, value: Any) -> str:
+        """A file whose name ends in .pt2 is an exported program."""
+        if isinstance(value, str) and value.startswith(EXPORT):
+            return value
+        exported = isinstance(value, str | PathLike) and Path(value).suffix == EXPORT_SUFFIX
+        return (EXPORT if exported and "://" not in str(value) else "") + self.tensor(value)
 
     def _rhs_form(self, form: str, content: Any) -> Any:
         if form == "gradient_of":

@@ -2,5 +2,6 @@
 
 from ihvp.exports.archive import Archive
 from ihvp.exports.program import ExportProgram, Node, StoredWeight, read_program
+from ihvp.exports.switch import require_exports
 
-__all__ = ["Archive", "ExportProgram", "Node", "StoredWeight", "read_program"]
+__all__ = ["Archive", "ExportProgram", "Node", "StoredWeight", "read_program", "require_exports"]

@@ -8,10 +8,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownLoss, UnknownParameters
-from ihvp.references import ModelName, TensorRef, WeightsRef, blobs_among
+from ihvp.references import ModelName, TensorRef, WeightsRef, blobs_among, exported_blob
 from ihvp.sources.pin import SourcePins, check_pinned_uris
 from ihvp.sources.uri import is_source_uri
 
@@ -87,7 +87,8 @@ class ModelSpec(_Strict):
     """Everything that defines H: two specs with the same digest have the same H."""
 
     architecture: ArchitectureSpec | None = Field(
-        None, description="Left out only where the weights say it themselves: a folder in Hugging Face layout."
+        None,
+        description="Left out only where the weights say it themselves: a folder in Hugging Face layout, an export.",
     )
     weights: WeightsRef
     loss: Annotated[
@@ -115,7 +116,24 @@ class ModelSpec(_Strict):
     @property
     def kind(self) -> str:
         """The architecture's type, or how its weights name it."""
+        if self.exported is not None:
+            return "export"
         return "folder" if self.architecture is None else self.architecture.type
+
+    @property
+    def exported(self) -> str | None:
+        """The blob of the exported program that it is; None where it is none."""
+        return exported_blob(self.weights)
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> ModelSpec:
+        if self.exported is not None and self.architecture is not None:
+            raise InvalidArchitecture(
+                "An exported program is its own architecture.",
+                given=f"architecture {self.architecture.type!r} beside {self.weights}",
+                hint="Leave out architecture.",
+            )
+        return self
 
     def stated(self) -> tuple[ArchitectureSpec, LossSpec]:
         """Architecture and loss, of a spec whose weights do not say them.
@@ -128,11 +146,19 @@ class ModelSpec(_Strict):
             raise InvalidArchitecture(
                 "A file of weights does not say what module it belongs to.",
                 given=f"weights {self.weights[:200]} without an architecture",
-                allowed="architecture, or weights that name a folder in Hugging Face layout",
+                allowed="architecture, or weights that name a folder in Hugging Face layout or an export",
             )
+        return self.architecture, self.stated_loss()
+
+    def stated_loss(self) -> LossSpec:
+        """The loss, of a model that does not say it itself.
+
+        Raises:
+            LossMismatch: It has no loss.
+        """
         if self.loss is None:
             raise LossMismatch("The model does not say its loss itself.", allowed=f"loss: {', '.join(LOSSES)}")
-        return self.architecture, self.loss
+        return self.loss
 
     def references(self) -> list[str]:
         """Every reference of the spec, as it is written: to blobs and to files elsewhere."""

@@ -10,11 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from ihvp.blobs.store import BlobStore
 from ihvp.errors import InvalidExport, NonFiniteWeights
 from ihvp.exports import Archive, ExportProgram, Node, StoredWeight, read_program
 from ihvp.exports.archive import open_archive
 from ihvp.exports.arguments import Device, Dtype, Layout, MemoryFormat, Value
+from workers.resolvers.files import FileAccess
 
 __all__ = ["ExportedModule", "load_export"]
 
@@ -23,7 +23,7 @@ _SAME: Final = 1e-4
 """Relative difference up to which outputs of points together and alone are the same, in float32."""
 
 
-def load_export(blobs: BlobStore, digest: str, dtype: torch.dtype) -> ExportedModule:
+def load_export(files: FileAccess, digest: str, dtype: torch.dtype) -> ExportedModule:
     """The module of a ``.pt2`` blob, in evaluation mode, in ``dtype``.
 
     The archive is read as JSON and raw bytes: nothing in it is unpickled, evaluated or imported.
@@ -33,7 +33,7 @@ def load_export(blobs: BlobStore, digest: str, dtype: torch.dtype) -> ExportedMo
         InvalidExport: It is no program that can be read safely.
         NonFiniteWeights: A tensor holds NaN or infinity.
     """
-    with open_archive(blobs.local_path(digest)) as archive:
+    with open_archive(files.local_path(digest)) as archive:
         program = read_program(archive)
         stored = [*program.parameters, *program.buffers, *program.constants]
         tensors = {weight.name: _read_tensor(archive, weight) for weight in stored}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ihvp.errors import DataMismatch, WeightsMismatch
+from ihvp.exports import require_exports
 from ihvp.jobs.submission import GradientOf
 from ihvp.methods import Curvature
 from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig, parse_architecture
@@ -19,6 +20,7 @@ from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
 from workers.device import solving_device
 from workers.resolvers.data import PointBatches, map_points
+from workers.resolvers.exported import ExportedModule, load_export
 from workers.resolvers.files import FileAccess, Files
 from workers.resolvers.losses import build_loss, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
@@ -93,6 +95,7 @@ def load_model(
     memory_budget: int,
     factor_store: FactorStore | None = None,
     device: str = "cpu",
+    allow_exports: bool = False,
 ) -> LoadedModel:
     """Loads what a spec refers to.
 
@@ -102,6 +105,7 @@ def load_model(
         memory_budget: Bytes that the problem may keep.
         factor_store: Where its factors outlive this process, if anywhere.
         device: Where to solve: see ``Settings.device``. The data stay in main memory, and go there in chunks.
+        allow_exports: Whether the model may be an exported program.
 
     Raises:
         SetupError: There is no such device.
@@ -110,8 +114,10 @@ def load_model(
         BlobNotFound: A blob is gone.
     """
     dtype = DTYPES[spec.dtype]
-    _, stated_loss = spec.stated()
+    stated_loss = spec.stated_loss()
     place = solving_device(device)
+    if spec.exported is not None:
+        require_exports(allow_exports)
     module, config = _trained_module(files, spec, dtype)
     module.to(place)
     chosen = set(freeze_others(module, spec.parameters.include))
@@ -127,6 +133,8 @@ def load_model(
     )
     _check(batches, config, stated_loss, None)
     outputs, targets = _try_out(module, batches, place)
+    if isinstance(module, ExportedModule):
+        module.check_points_apart(batches.rows(0, 2)[0].to(place))
     sequences = isinstance(config, TransformerLmConfig) and stated_loss.type == "cross_entropy"
     if sequences or classes_come_last(stated_loss, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
@@ -141,6 +149,8 @@ def _trained_module(
     files: FileAccess, spec: ModelSpec, dtype: torch.dtype
 ) -> tuple[nn.Module, ArchitectureConfig | None]:
     """The module with its weights, and the config where it is a built-in one."""
+    if spec.exported is not None:
+        return load_export(files, spec.exported, dtype), None
     architecture, _ = spec.stated()
     kind = architecture.type
     # A name the worker has no plug-in for is refused by build_plugin, which says what is installed here.
