@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from ihvp.errors import IhvpError
 from ihvp.jobs import rules
 from ihvp.jobs.answers import (
     SCHEMA_VERSION,
@@ -21,8 +22,17 @@ from ihvp.jobs.answers import (
     write_origin,
 )
 from ihvp.jobs.counts import Measurements, SignOfLife, result_counts
+from ihvp.jobs.job_answers import (
+    job_record,
+    read_deleted,
+    read_event_page,
+    read_only_standing,
+    read_position,
+    read_reclaimed,
+    read_standing,
+)
 from ihvp.jobs.outlook import Origin, Outlook, Place
-from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.record import JobRecord, Progress
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
     Chain,
@@ -39,14 +49,15 @@ from ihvp.jobs.store import (
     WorkerInfo,
 )
 from ihvp.jobs.submission import JobRequest, Priority
-from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, microseconds, to_microseconds
+from ihvp.keyvalue.calls import Call, microseconds, to_microseconds
 from ihvp.settings import Settings
 from ihvp.tenants import DEFAULT_TENANT
 from ihvp.webhooks.spec import webhook_fields
 
-__all__ = ["SCHEMA_VERSION", "JobCalls", "job_record"]
+__all__ = ["SCHEMA_VERSION", "JobCalls", "Seen"]
 
 T = TypeVar("T")
+Seen = tuple[str, str]
 _LOST: Final = rules.worker_lost_error("{losses}").model_dump_json()
 SCANNED_AT_ONCE: Final = 500
 """Blobs that one call looks at: the server does nothing else meanwhile."""
@@ -126,16 +137,23 @@ class JobCalls:
 
     def standing(self, job_id: str) -> Call[Standing]:
         """``JobStore.standing``."""
-        return Call("standings", (self._silent, job_id, self._sees), _only_standing(job_id))
+        return Call("standings", (self._silent, job_id, self._sees), read_only_standing(job_id))
 
-    def seen(self, job_id: str) -> tuple[str, str]:
-        """A job, and whose eyes look at it: see ``standings``."""
+    def seen(self, job_id: str) -> Seen:
+        """A job, and whose eyes look at it: what ``standings`` and ``event_page`` of another tenant's calls take."""
         return job_id, self._sees
 
-    def standings(self, jobs: Sequence[tuple[str, str]]) -> Call[list[Standing | None]]:
-        """``JobStore.standing`` of several jobs, each seen by its own tenant; None for one that is not found."""
+    def standings(self, jobs: Sequence[Seen]) -> Call[list[Standing | IhvpError]]:
+        """``JobStore.standing`` of several jobs, each seen by its own tenant."""
         args: tuple[str | int, ...] = (self._silent, *(part for job in jobs for part in job))
-        return Call("standings", args, lambda answer: [_standing(each) if each else None for each in answer[1:]])
+        return Call(
+            "standings",
+            args,
+            lambda answer: [
+                read_standing(each) if each else rules.job_not_found(job_id)
+                for (job_id, _), each in zip(jobs, answer[1:], strict=True)
+            ],
+        )
 
     def list(self, wanted: JobFilter, limit: int, cursor: str | None) -> Call[Page]:
         """``JobStore.list``."""
@@ -157,7 +175,7 @@ class JobCalls:
 
     def queue_position(self, job_id: str) -> Call[int | None]:
         """``JobStore.queue_position``."""
-        return Call("standings", (self._silent, job_id, self._sees), _position)
+        return Call("standings", (self._silent, job_id, self._sees), read_position)
 
     def foresee(self, priority: Priority, predicted_s: float | None) -> Call[Outlook]:
         """``JobStore.foresee``."""
@@ -229,23 +247,23 @@ class JobCalls:
 
     def delete(self, job_id: str) -> Call[Deleted]:
         """``JobStore.delete``."""
-        return Call("delete", (job_id, self._sees), _outcome(_deleted, job_id))
+        return Call("delete", (job_id, self._sees), _outcome(read_deleted, job_id))
 
-    def event_page(self, job_id: str, after: str, limit: int) -> Call[EventPage]:
+    def event_page(self, seen: Seen, after: str, limit: int) -> Call[EventPage]:
         """``JobStore.events`` and ``event_page``."""
         position = rules.event_position(after)
-        args = (job_id, f"{position[0]}-{position[1]}", limit, self._sees)
-        return Call("events", args, _outcome(lambda answer: _event_page(answer, position), job_id))
+        args = (seen[0], f"{position[0]}-{position[1]}", limit, seen[1])
+        return Call("events", args, _outcome(lambda answer: read_event_page(answer, position), seen[0]))
 
     def reclaim_lapsed(self, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_lapsed``."""
         args = (max_attempts, _LOST, rules.BATCH, self._event_limit, self._quarantine)
-        return Call("reclaim_lapsed", args, _reclaimed)
+        return Call("reclaim_lapsed", args, read_reclaimed)
 
     def reclaim_owner(self, owner: str, max_attempts: int) -> Call[Sequence[Reclaimed]]:
         """``JobStore.reclaim_owner``."""
         args = (owner, max_attempts, _LOST, self._event_limit, self._quarantine)
-        return Call("reclaim_owner", args, _reclaimed)
+        return Call("reclaim_owner", args, read_reclaimed)
 
     def expire_overdue(self, grace_s: float) -> Call[Sequence[str]]:
         """``JobStore.expire_overdue``."""
@@ -356,61 +374,8 @@ def _record(answer: Any) -> JobRecord:
     return job_record(job_id, flat)
 
 
-def job_record(job_id: str, flat: list[str]) -> JobRecord:
-    """The record of a job's hash as Lua returns it."""
-    fields = hash_fields(flat)
-
-    def moment(name: str) -> Any:
-        return from_microseconds(int(fields[name])) if name in fields else None
-
-    def document(name: str, model: Any) -> Any:
-        return model.model_validate_json(fields[name]) if name in fields else None
-
-    return JobRecord(
-        id=job_id,
-        tenant=fields.get("tenant", DEFAULT_TENANT),
-        state=JobState(fields["state"]),
-        revision=int(fields["revision"]),
-        attempt=int(fields["attempt"]),
-        created_at=moment("created"),
-        started_at=moment("started"),
-        finished_at=moment("finished"),
-        deadline_at=moment("deadline"),
-        request=JobRequest.model_validate_json(fields["request"]),
-        progress=document("progress", Progress),
-        result=document("result", ResultSummary),
-        error=document("error", JobError),
-        cancel_requested="cancel" in fields,
-        owner=fields.get("owner"),
-        result_removed="removed" in fields,
-        checkpoint=fields.get("checkpoint"),
-        request_id=fields.get("request_id"),
-        trace=fields.get("trace"),
-        losses=int(fields["losses"]),
-    )
-
-
-def _standing(answer: Any) -> Standing:
-    state, revision, place = answer
-    return Standing(JobState(state), int(revision), read_place(place))
-
-
-def _only_standing(job_id: str) -> Callable[[Any], Standing]:
-    def read(answer: Any) -> Standing:
-        if not answer[1]:
-            raise rules.job_not_found(job_id)
-        return _standing(answer[1])
-
-    return read
-
-
 def _placed_record(answer: Any) -> tuple[JobRecord, Place | None]:
     return _record(answer[:3]), read_place(answer[3])
-
-
-def _position(answer: Any) -> int | None:
-    place = read_place(answer[1][2]) if answer[1] else None
-    return None if place is None else place.queue_position
 
 
 def _page(answer: Any) -> Page:
@@ -429,25 +394,6 @@ def _superseded(answer: Any) -> str | None:
 
 def _lease(answer: Any) -> LeaseState:
     return LeaseState(answer[1])
-
-
-def _event_page(answer: Any, after: tuple[int, int]) -> EventPage:
-    events = []
-    for position, flat in answer[1]:
-        fields = hash_fields(flat)
-        events.append(JobEvent(id=position, type=fields["type"], data=json.loads(fields["data"])))
-    return EventPage(events, gap=rules.event_position(answer[2]) > after)
-
-
-def _deleted(answer: Any) -> Deleted:
-    return Deleted(list(answer[2:]), int(answer[1]) / 1e6)
-
-
-def _reclaimed(answer: Any) -> Sequence[Reclaimed]:
-    return [
-        Reclaimed(job_id, JobState(state), int(attempt), request_id or None, trace or None)
-        for job_id, state, attempt, request_id, trace in answer[1:]
-    ]
 
 
 def _rest(answer: Any) -> Sequence[str]:

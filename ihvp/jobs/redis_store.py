@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from ihvp.errors import IhvpError
-from ihvp.jobs.calls import JobCalls
-from ihvp.jobs.gathered_looks import GatheredLooks
+from ihvp.jobs.calls import JobCalls, Seen
 from ihvp.jobs.outlook import Origin, Outlook, Place
 from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.redis_presence import AsyncRedisPresence, RedisPresence
-from ihvp.jobs.rules import kept_result, overdue_grace
+from ihvp.jobs.rules import event_position, kept_result, overdue_grace
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import (
     NOWHERE,
@@ -26,6 +25,7 @@ from ihvp.jobs.store import (
 )
 from ihvp.jobs.submission import JobRequest, Priority
 from ihvp.keyvalue.connection import AsyncExecutor, Executor, all_values
+from ihvp.keyvalue.gathered import Gathered
 from ihvp.settings import Settings
 
 __all__ = ["AsyncRedisJobStore", "RedisJobStore"]
@@ -172,7 +172,7 @@ class RedisJobStore(RedisPresence):
 
     def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
         """See ``JobStore.event_page``."""
-        return self._run(self._calls.event_page(job_id, after, limit))
+        return self._run(self._calls.event_page(self._calls.seen(job_id), after, limit))
 
     def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_lapsed``."""
@@ -211,6 +211,22 @@ class RedisJobStore(RedisPresence):
         return self._run(self._calls.referenced_among(list(digests))) if digests else set()
 
 
+class _Reads:
+    """The reads that many callers wait for at a time, of all tenants together."""
+
+    def __init__(self, calls: JobCalls, executor: AsyncExecutor) -> None:
+        self._calls = calls
+        self._executor = executor
+        self.standings = Gathered(self._read_standings, at_once=100)
+        self.pages = Gathered(self._read_pages, at_once=16)
+
+    async def _read_standings(self, jobs: Sequence[Seen]) -> Sequence[Standing | IhvpError]:
+        return await self._executor.run(self._calls.standings(jobs))
+
+    async def _read_pages(self, wanted: Sequence[tuple[Seen, str, int]]) -> Sequence[EventPage | IhvpError]:
+        return await self._executor.run_all([self._calls.event_page(*page) for page in wanted])
+
+
 class AsyncRedisJobStore(AsyncRedisPresence):
     """``JobStore``, awaited; belongs to one event loop.
 
@@ -218,17 +234,17 @@ class AsyncRedisJobStore(AsyncRedisPresence):
         calls: The operations.
         executor: Carries them out.
         overdue_grace_s: How long a running job may take to stop after its deadline or its cancellation.
-        looks: Where those who look at jobs at the same moment share a round trip; left out: a new one.
+        reads: Where those who ask at the same moment share a round trip; left out: a new one.
     """
 
     def __init__(
-        self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float, looks: GatheredLooks | None = None
+        self, calls: JobCalls, executor: AsyncExecutor, overdue_grace_s: float, reads: _Reads | None = None
     ) -> None:
         super().__init__(calls, executor)
         self._run_all = executor.run_all
         self._executor = executor
         self._overdue_grace_s = overdue_grace_s
-        self._looks = looks or GatheredLooks(calls, executor)
+        self._reads = reads or _Reads(calls, executor)
 
     @classmethod
     def from_settings(cls, settings: Settings, overdue_grace_s: float | None = None) -> AsyncRedisJobStore:
@@ -239,7 +255,7 @@ class AsyncRedisJobStore(AsyncRedisPresence):
     def of(self, tenant: str, most_queued: int | None = None) -> AsyncRedisJobStore:
         """See ``JobStore.of``."""
         calls = self._calls.of(tenant, most_queued)
-        return AsyncRedisJobStore(calls, self._executor, self._overdue_grace_s, self._looks)
+        return AsyncRedisJobStore(calls, self._executor, self._overdue_grace_s, self._reads)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -282,7 +298,7 @@ class AsyncRedisJobStore(AsyncRedisPresence):
 
     async def standing(self, job_id: str) -> Standing:
         """See ``JobStore.standing``."""
-        return await self._looks.at(self._calls.seen(job_id))
+        return await self._reads.standings.answer(self._calls.seen(job_id))
 
     async def list(self, wanted: JobFilter, *, limit: int, cursor: str | None = None) -> Page:
         """See ``JobStore.list``."""
@@ -365,7 +381,8 @@ class AsyncRedisJobStore(AsyncRedisPresence):
 
     async def event_page(self, job_id: str, *, after: str = "0", limit: int = 100) -> EventPage:
         """See ``JobStore.event_page``."""
-        return await self._run(self._calls.event_page(job_id, after, limit))
+        event_position(after)  # what cannot be one is nobody else's fault
+        return await self._reads.pages.answer((self._calls.seen(job_id), after, limit))
 
     async def reclaim_lapsed(self, max_attempts: int) -> Sequence[Reclaimed]:
         """See ``JobStore.reclaim_lapsed``."""

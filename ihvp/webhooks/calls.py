@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ihvp.jobs.calls import job_record
+from ihvp.jobs.job_answers import job_record
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields, microseconds, to_microseconds
 from ihvp.webhooks import rules
 from ihvp.webhooks.record import Delivery, DeliveryState, DeliveryTry, Outbox, Secret, ToSend

@@ -1,4 +1,4 @@
-"""Those who look at jobs at the same moment share a round trip, and each gets an answer of their own."""
+"""Those who look at jobs or their events at one moment share a round trip, and each gets their own answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ihvp.errors import IhvpError, JobNotFound, StoreUnavailable
+from ihvp.errors import IhvpError, InvalidInput, JobNotFound, StoreUnavailable
 from ihvp.jobs.redis_store import AsyncRedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings
@@ -112,3 +112,27 @@ def test_more_than_one_look_holds_are_all_answered(valkey: Settings, many: int) 
         assert all(isinstance(answer, JobNotFound) for answer in answers)
 
     on_store(valkey, crowd)
+
+
+def test_all_who_follow_a_job_share_the_reading_of_its_events(valkey: Settings) -> None:
+    async def followers(store: AsyncRedisJobStore) -> None:
+        job = (await store.create(new_id(), job_request())).id
+        other = (await store.create(new_id(), job_request())).id
+        first = (await store.event_page(job)).events[0]
+        before = await commands(store)
+        pages = await asyncio.gather(
+            *(store.event_page(job) for _ in range(500)),
+            *(store.event_page(job, after=first.id) for _ in range(500)),
+            store.event_page(other),
+            store.event_page(new_id()),
+            store.event_page(job, after="no position"),
+            return_exceptions=True,
+        )
+        assert await commands(store) - before <= 6
+        assert all(page.events == [first] for page in pages[:500])  # type: ignore[union-attr]
+        assert all(page.events == [] for page in pages[500:1000])  # type: ignore[union-attr]
+        assert pages[1000].events != [first]  # type: ignore[union-attr]
+        assert isinstance(pages[1001], JobNotFound)
+        assert isinstance(pages[1002], InvalidInput)
+
+    on_store(valkey, followers)
