@@ -144,7 +144,8 @@ TensorRef = Annotated[
     str,
     AfterValidator(_checked_tensor_reference),
     Field(
-        pattern=rf"^(?:sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
+        # For the documentation alone: as a constraint, each model that has one would compile it anew, to megabytes.
+        json_schema_extra={"pattern": rf"^(?:sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$"},
         examples=["sha256:" + "0" * 64],
         description="A tensor in a blob or another file: sha256:<64 hex> or file://, https://, s3://, gs://, hf:// or "
         "mlflow://, and #<name> behind it where the file holds several.",
@@ -155,7 +156,8 @@ WeightsRef = Annotated[
     str,
     AfterValidator(_checked_weights),
     Field(
-        pattern=rf"^(?:(?:{EXPORT})?sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$",
+        # For the documentation alone: as a constraint, each model that has one would compile it anew, to megabytes.
+        json_schema_extra={"pattern": rf"^(?:(?:{EXPORT})?sha256:[0-9a-f]{{64}}|{SOURCE_PATTERN})(?:#.{{1,512}})?$"},
         examples=["sha256:" + "0" * 64],
         description="A safetensors file with one tensor a parameter: a blob or a URI; the URI of a folder in "
         "Hugging Face layout; or export://sha256:<64 hex>, a program of torch.export.",
