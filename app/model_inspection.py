@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from app.points import check_loss, check_points
-from app.stored_tensors import StoredTensor, find_tensor, find_tensors
+from app.stored_tensors import StoredTensor, find_tensors
 from ihvp.errors import BlobNotFound, UnknownBlob, WeightsMismatch
 from ihvp.exports import Archive, read_program, require_exports
 from ihvp.models.architectures import ArchitectureConfig, num_elements, parse_architecture
@@ -68,12 +68,7 @@ def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -
     check_loss(loss)
     shapes = _shapes(spec, files, architecture)
     layout = build_layout(shapes, spec.parameters.include)
-    num_points = check_points(
-        find_tensor(files, spec.data.inputs, place="data.inputs", name="inputs"),
-        find_tensor(files, spec.data.targets, place="data.targets", name="targets"),
-        loss,
-        architecture,
-    )
+    num_points = check_points(spec.data, files, loss, architecture, place="data")
     last = layout[-1]
     return InspectedModel(spec, layout, last.offset + num_elements(tuple(last.shape)), num_points)
 

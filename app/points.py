@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.stored_tensors import FLOAT_NAMES
-from ihvp.errors import DataMismatch, EmptyData, LossMismatch, RowsMismatch, TargetsOutOfRange
+from app.row_index import check_index
+from app.stored_tensors import FLOAT_NAMES, find_column
+from ihvp.errors import (
+    DataMismatch,
+    EmptyData,
+    InvalidSampleWeights,
+    LossMismatch,
+    RowsMismatch,
+    TargetsOutOfRange,
+)
 from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig
+from ihvp.models.points import DataSpec
 
 if TYPE_CHECKING:
     from app.stored_tensors import StoredTensor
+    from ihvp.blobs.store import BlobAccess
+    from ihvp.models.points import PointsSpec
     from ihvp.models.spec import LossSpec
 
 __all__ = ["check_loss", "check_points"]
@@ -18,10 +29,31 @@ __all__ = ["check_loss", "check_points"]
 
 @dataclass(frozen=True)
 class _Points:
-    inputs: StoredTensor
+    """Columns, and what they are for."""
+
+    inputs: dict[str, StoredTensor]
     targets: StoredTensor
+    weights: StoredTensor | None
+    index: StoredTensor | list[int] | None
+    named: bool
     loss: LossSpec
     architecture: ArchitectureConfig | None
+
+    @property
+    def only_input(self) -> StoredTensor:
+        """The inputs of a built-in architecture."""
+        if self.named:
+            raise DataMismatch(
+                "This architecture takes one tensor of inputs, not several by name.",
+                given=", ".join(self.inputs),
+                allowed="one reference",
+            )
+        return next(iter(self.inputs.values()))
+
+    @property
+    def scanned(self) -> bool:
+        """Whether values are looked at here: rows that an index leaves out may hold anything."""
+        return self.index is None
 
 
 def check_loss(loss: LossSpec) -> None:
@@ -39,24 +71,29 @@ def check_loss(loss: LossSpec) -> None:
 
 
 def check_points(
-    inputs: StoredTensor, targets: StoredTensor, loss: LossSpec, architecture: ArchitectureConfig | None
+    spec: PointsSpec, blobs: BlobAccess, loss: LossSpec, architecture: ArchitectureConfig | None, *, place: str
 ) -> int:
     """Checks a set of points and returns their number.
 
     Args:
-        inputs: ``[n, ...]``.
-        targets: ``[n, ...]``.
+        spec: What was sent.
+        blobs: Where the files are.
         loss: What is taken of them.
         architecture: None for a plug-in, of which the worker knows more.
+        place: The field that it stands in, for messages.
 
     Raises:
-        RowsMismatch: Inputs and targets differ in their number of rows.
+        UnknownBlob: A file was not uploaded.
+        InvalidTensor: A file cannot be read, or holds no such column.
+        RowsMismatch: Columns differ in their number of rows.
         EmptyData: There is no row.
+        InvalidIndex: The index names a row that is not there, or holds no whole numbers.
+        InvalidSampleWeights: Weights are no numbers ``[n]``.
         DataMismatch: The inputs do not have the shape or dtype that the architecture takes.
         LossMismatch: The loss cannot be taken of such targets.
         TargetsOutOfRange: A target is not a class of the model.
     """
-    points = _Points(inputs, targets, loss, architecture)
+    points = _found(spec, blobs, loss, architecture, place)
     rows = _rows(points)
     if isinstance(architecture, TransformerLmConfig):
         _check_tokens(points, architecture)
@@ -66,27 +103,60 @@ def check_points(
         _check_classes(points)
     elif architecture is not None:
         _check_values(points, architecture)
-    return rows
+    return rows if points.index is None else check_index(points.index, rows)
+
+
+def _found(
+    spec: PointsSpec, blobs: BlobAccess, loss: LossSpec, architecture: ArchitectureConfig | None, place: str
+) -> _Points:
+    named = isinstance(spec.inputs, dict)
+
+    def column(reference: str, name: str, where: str) -> StoredTensor:
+        return find_column(blobs, reference, place=f"{place}.{where}", name=name)
+
+    inputs = {
+        name: column(reference, name, f"inputs.{name}" if named else "inputs")
+        for name, reference in spec.named_inputs().items()
+    }
+    weights = spec.weights if isinstance(spec, DataSpec) else None
+    return _Points(
+        inputs,
+        column(spec.targets, "targets", "targets"),
+        None if weights is None else column(weights, "weights", "weights"),
+        column(spec.index, "index", "index") if isinstance(spec.index, str) else spec.index,
+        named,
+        loss,
+        architecture,
+    )
 
 
 def _rows(points: _Points) -> int:
-    inputs, targets = points.inputs, points.targets
-    given = f"{inputs.label} {list(inputs.shape)}, {targets.label} {list(targets.shape)}"
-    if not inputs.shape or not targets.shape:
+    """The rows that the columns have in common."""
+    weights = points.weights
+    columns = [*points.inputs.values(), points.targets, *([] if weights is None else [weights])]
+    given = ", ".join(f"{column.label} {list(column.shape)}" for column in columns)
+    if not all(column.shape for column in columns):
         raise DataMismatch("Points stand in rows; a single number is no data set.", given=given)
-    if inputs.shape[0] != targets.shape[0]:
+    if len({column.shape[0] for column in columns}) > 1:
         raise RowsMismatch(
-            "Inputs and targets differ in their number of rows.",
+            "Inputs, targets and weights differ in their number of rows.",
             given=given,
-            allowed="one target row for each input row",
+            allowed="one target row, and one weight if any, for each input row",
         )
-    if inputs.shape[0] == 0:
+    rows = columns[0].shape[0]
+    if rows == 0:
         raise EmptyData("There are no data points.", given=given, allowed="at least one row")
-    return inputs.shape[0]
+    if weights is not None and (len(weights.shape) != 1 or not (weights.is_floating or weights.is_integer)):
+        raise InvalidSampleWeights(
+            "Sample weights are one number a row.",
+            given=f"{weights.label} {list(weights.shape)} {weights.dtype}",
+            allowed="[n], floating-point or whole numbers",
+        )
+    return rows
 
 
 def _check_features(points: _Points, architecture: ArchitectureConfig) -> None:
-    inputs, wanted = points.inputs, architecture.input_shape()
+    inputs, wanted = points.only_input, architecture.input_shape()
     if wanted is not None and inputs.shape[1:] != wanted:
         raise DataMismatch(
             "The inputs do not have the shape that the model takes.",
@@ -103,7 +173,7 @@ def _check_features(points: _Points, architecture: ArchitectureConfig) -> None:
 
 
 def _check_tokens(points: _Points, architecture: TransformerLmConfig) -> None:
-    inputs = points.inputs
+    inputs = points.only_input
     fits = len(inputs.shape) == 2 and 1 <= inputs.shape[1] <= architecture.context
     if not inputs.is_integer or not fits:
         raise DataMismatch(
@@ -111,7 +181,7 @@ def _check_tokens(points: _Points, architecture: TransformerLmConfig) -> None:
             given=f"{inputs.label} {list(inputs.shape)} {inputs.dtype}",
             allowed=f"integers [n, t] with t from 1 to {architecture.context}",
         )
-    if inputs.is_small:
+    if points.scanned and inputs.is_small:
         stray = inputs.first_outside(0, architecture.vocabulary - 1)
         if stray is not None:
             raise DataMismatch(
@@ -133,7 +203,7 @@ def _check_classes(points: _Points) -> None:
     if architecture is None:
         return
     if isinstance(architecture, TransformerLmConfig):
-        wanted, classes = points.inputs.shape, architecture.vocabulary
+        wanted, classes = points.only_input.shape, architecture.vocabulary
     else:
         wanted, classes = targets.shape[:1], (architecture.output_shape() or (0,))[0]
     if targets.shape != wanted:
@@ -142,7 +212,7 @@ def _check_classes(points: _Points) -> None:
             given=f"{targets.label} {list(targets.shape)}",
             allowed=str(list(wanted)),
         )
-    if not targets.is_small:
+    if not points.scanned or not targets.is_small:
         return
     stray = targets.first_outside(0, classes - 1, ignoring=loss.ignore_index)
     if stray is not None:

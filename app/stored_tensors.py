@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ihvp.datafiles.headers import read_columns
 from ihvp.errors import BlobNotFound, UnknownBlob
 from ihvp.references import TensorName
 from ihvp.tensors import (
@@ -36,6 +37,7 @@ __all__ = [
     "FLOAT_NAMES",
     "StoredTensor",
     "TensorFile",
+    "find_column",
     "find_tensor",
     "find_tensors",
     "keep_blobs",
@@ -105,14 +107,14 @@ class StoredTensor:
 
     def is_finite(self) -> bool:
         """Whether it holds neither NaN nor infinity, as far as that can be read here (not for halves)."""
-        if self.dtype not in READABLE_FLOATS:
+        if self.dtype not in READABLE_FLOATS or self.header.packed:
             return True
         with self.open() as file:
             return all_finite(file, self.header)
 
     def first_outside(self, least: int, most: int, *, ignoring: int | None = None) -> Stray | None:
-        """The first number outside a range, but for one that does not count."""
-        if not self.size:
+        """The first number outside a range, but for one that does not count; None too where they are packed."""
+        if not self.size or self.header.packed:
             return None
         with self.open() as file:
             low, high = integer_range(file, self.header)
@@ -205,6 +207,23 @@ def find_tensor(files: ReferencedFiles, reference: str, *, place: str, name: str
 
 def _stored(files: ReferencedFiles, source: str, header: TensorHeader, label: str) -> StoredTensor:
     return StoredTensor(partial(files.open, source), header, label, files.is_remote(source))
+
+
+def find_column(blobs: BlobAccess, reference: str, *, place: str, name: str) -> StoredTensor:
+    """A column of data points: as ``find_tensor``, in a file of any format that data may have.
+
+    Raises:
+        UnknownBlob: The blob was not uploaded.
+        InvalidTensor: It has no such column, or what is in it is no numbers.
+        SetupError: It is a table, and pyarrow is not installed.
+    """
+    wanted = TensorName.parse(reference)
+    try:
+        path = blobs.local_path(wanted.digest)
+        headers = read_columns(path)
+    except (BlobNotFound, FileNotFoundError):
+        raise _unknown(place, wanted.digest) from None
+    return StoredTensor(path, select_tensor(headers, wanted.name, name), place)
 
 
 def keep_blobs(blobs: BlobAccess, digests: Iterable[str]) -> None:

@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     keep_free_bytes: int = Field(
         GIB, ge=0, description="Bytes of the disk that blobs leave free: the job store's log grows beside them."
     )
+    max_unpacked_bytes: Bytes = Field(
+        16 * GIB,
+        description="Largest array that a worker unpacks, in a file without a name under its data directory: a column "
+        "of a Parquet or Arrow file, a deflated npz member.",
+    )
     factor_bytes: Bytes = Field(
         5 * GIB,
         description="Bound on the sketches and factorisations that workers keep for each other among the blobs.",
@@ -236,6 +241,11 @@ class Settings(BaseSettings):
     def source_cache_dir(self) -> Path:
         """Folder of the files that were fetched for references."""
         return self.data_dir / "sources"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Folder of the files that workers unpack data into."""
+        return self.data_dir / "scratch"
 
     @property
     def cache_budget(self) -> int:

@@ -31,6 +31,7 @@ __all__ = [
     "npy_header",
     "read_headers",
     "read_metadata",
+    "read_npy_header",
     "read_values",
     "select_tensor",
     "write_safetensors",
@@ -83,6 +84,8 @@ class TensorHeader:
         shape: Its sides.
         start: Offset of its first byte in the file.
         nbytes: Number of its bytes, C order, little-endian.
+        packed: Whether it has to be unpacked: ``start`` then means nothing.
+        fault: Why it cannot be read, if it cannot, and what to do about it.
     """
 
     name: str
@@ -90,6 +93,8 @@ class TensorHeader:
     shape: tuple[int, ...]
     start: int
     nbytes: int
+    packed: bool = False
+    fault: str | None = None
 
     @property
     def elements(self) -> int:
@@ -107,7 +112,7 @@ def read_headers(file: BinaryIO) -> list[TensorHeader]:
     file.seek(0)
     first = file.read(len(NPY_MAGIC))
     if first == NPY_MAGIC:
-        return [_npy(file, size)]
+        return [read_npy_header(file, size)]
     if first.startswith(ZIP) or PICKLE.match(first):
         raise _invalid(
             "The file is a pickle or an archive of pickles, which is never read: it could run a program.",
@@ -154,15 +159,16 @@ def select_tensor(headers: Sequence[TensorHeader], name: str | None, role: str) 
     """
     named = {header.name: header for header in headers}
     wanted = name if name is not None else role
-    if wanted in named:
-        return named[wanted]
-    if name is None and len(headers) == 1:
-        return headers[0]
+    if wanted in named or (name is None and len(headers) == 1):
+        found = named.get(wanted, headers[0])
+        if found.fault is not None:
+            raise InvalidTensor(f"{found.name!r} cannot be used. {found.fault}", given=found.dtype)
+        return found
     names = list(named)
     raise _invalid(
-        f"The blob has no tensor {wanted!r}.",
+        f"The file has no tensor or column {wanted!r}.",
         given=", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "an empty file",
-        hint="Name one: sha256:<digest>#<tensor>." if names else None,
+        hint="Name one behind the reference: #<name>." if names else None,
     )
 
 
@@ -268,7 +274,16 @@ def _entry(name: str, entry: Any, start: int, size: int) -> TensorHeader:
     return _checked(TensorHeader(name, dtype, _shape(entry["shape"]), start + begin, end - begin))
 
 
-def _npy(file: BinaryIO, size: int) -> TensorHeader:
+def read_npy_header(file: BinaryIO, size: int) -> TensorHeader:
+    """The array of an npy file, from behind the first six bytes on.
+
+    Args:
+        file: Stands behind them.
+        size: Where the file ends.
+
+    Raises:
+        InvalidTensor: The header is none, or the file is not as long as it says.
+    """
     version = file.read(2)
     if len(version) < 2 or version[0] not in {1, 2, 3}:
         raise _invalid("This version of npy is not read here.", given=version.hex(), allowed="1.0, 2.0, 3.0")

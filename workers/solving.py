@@ -37,6 +37,7 @@ from workers.resolvers.files import Files
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
 from workers.resolvers.source_cache import SourceCache
+from workers.resolvers.unpacking import Scratch
 from workers.solver_call import SolverCall
 from workers.tally import Tally
 
@@ -144,6 +145,9 @@ class SolveRun:
                 factor_store=kept,
                 device=self._settings.device,
                 allow_exports=self._settings.allow_exports,
+                scratch=Scratch(
+                    self._settings.scratch_dir, self._settings.max_unpacked_bytes, self._settings.keep_free_bytes
+                ),
             )
             self._tally.observe("model_load_seconds", value=time.perf_counter() - began)
             return model

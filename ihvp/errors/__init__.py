@@ -22,6 +22,7 @@
     │   ├── EmptyData                  empty_data
     │   ├── RowsMismatch               rows_mismatch
     │   ├── DataMismatch               data_mismatch
+    │   ├── InvalidIndex               invalid_index
     │   ├── InvalidSampleWeights       invalid_sample_weights
     │   ├── TargetsOutOfRange          targets_out_of_range
     │   ├── InvalidExport              invalid_export

@@ -15,6 +15,7 @@ __all__ = [
     "InvalidArchitecture",
     "InvalidExport",
     "InvalidHeader",
+    "InvalidIndex",
     "InvalidInput",
     "InvalidOption",
     "InvalidReference",
@@ -157,6 +158,12 @@ class DataMismatch(InvalidInput):
     """The inputs do not have the shape or dtype that the model takes."""
 
     code = "data_mismatch"
+
+
+class InvalidIndex(InvalidInput):
+    """An index of rows names one that is not there, or is no list of whole numbers."""
+
+    code = "invalid_index"
 
 
 class InvalidSampleWeights(InvalidInput):

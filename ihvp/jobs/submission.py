@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ihvp.methods import Curvature, InversionMethod, parse_method
+from ihvp.models.points import PointsSpec
 from ihvp.models.spec import ModelSpec
 from ihvp.perturbation import Perturbation
 from ihvp.references import TensorRef, blobs_among
@@ -51,11 +52,8 @@ class Priority(str, Enum):
     High = "high"
 
 
-class GradientOf(_Strict):
+class GradientOf(PointsSpec):
     """Right-hand sides that are gradients of the loss: one row for each point."""
-
-    inputs: TensorRef
-    targets: TensorRef
 
 
 class RhsSpec(_Strict):
@@ -89,7 +87,7 @@ class RhsSpec(_Strict):
 
 
 def _references(blob: str | None, points: GradientOf | None) -> list[str]:
-    return [*([] if points is None else [points.inputs, points.targets]), *([] if blob is None else [blob])]
+    return [*([] if points is None else points.references()), *([] if blob is None else [blob])]
 
 
 class InfluenceRequest(_Strict):

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownLoss, UnknownParameters
-from ihvp.references import ModelName, TensorRef, WeightsRef, blobs_among, exported_blob
+from ihvp.models.points import DataSpec
+from ihvp.references import ModelName, WeightsRef, blobs_among, exported_blob
 from ihvp.sources.pin import SourcePins, check_pinned_uris
 from ihvp.sources.uri import is_source_uri
 
@@ -19,7 +20,7 @@ __all__ = ["LOSSES", "LayoutEntry", "LossSpec", "ModelRecord", "ModelSpec", "bui
 
 LOSSES: Final = ("cross_entropy", "mse", "bce_with_logits")
 
-LATER_FIELDS: Final[dict[str, Any]] = {"sources": {}}
+LATER_FIELDS: Final[dict[str, Any]] = {"sources": {}, "data.weights": None, "data.index": None}
 """Fields that came after the first version, by their dotted path, with what they hold where nobody uses them: a spec
 without them keeps the digest that it had before there were any."""
 
@@ -51,20 +52,6 @@ class LossSpec(_Strict):
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, strict=True, description="cross_entropy only.")
     ignore_index: int | None = Field(
         None, ge=-(2**63), lt=2**63, strict=True, description="cross_entropy only: targets that do not count."
-    )
-
-
-class DataSpec(_Strict):
-    """The training data: one row a point."""
-
-    inputs: TensorRef
-    targets: TensorRef
-    batch_size: int = Field(
-        1024,
-        ge=1,
-        le=2**31 - 1,
-        strict=True,
-        description="Rows of one forward pass; the answer does not depend on it.",
     )
 
 
@@ -105,10 +92,10 @@ class ModelSpec(_Strict):
         document = self.model_dump(mode="json")
         for path, unused in LATER_FIELDS.items():
             *parents, name = path.split(".")
-            place = document
+            place: dict[str, Any] | None = document
             for parent in parents:
-                place = place[parent]
-            if place[name] == unused:
+                place = (place or {}).get(parent)
+            if place and name in place and place[name] == unused:
                 del place[name]
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
@@ -162,7 +149,7 @@ class ModelSpec(_Strict):
 
     def references(self) -> list[str]:
         """Every reference of the spec, as it is written: to blobs and to files elsewhere."""
-        return [self.weights, self.data.inputs, self.data.targets]
+        return [self.weights, *self.data.references()]
 
     def blob_digests(self) -> list[str]:
         """The blobs that the spec refers to."""

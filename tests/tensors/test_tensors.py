@@ -127,7 +127,7 @@ class TestSelection:
         assert select_tensor(self.only, None, "rhs").shape == (4,)
 
     def test_none_of_several_lists_their_names(self) -> None:
-        with pytest.raises(InvalidTensor, match=r"no tensor 'rhs'.*Given: inputs, targets.*sha256:<digest>#<tensor>"):
+        with pytest.raises(InvalidTensor, match=r"no tensor or column 'rhs'.*Given: inputs, targets.*#<name>"):
             select_tensor(self.headers, None, "rhs")
 
     def test_a_name_that_is_not_there_is_not_replaced_by_another(self) -> None:

@@ -28,11 +28,13 @@ from ihvp.errors import (
 )
 from ihvp.jobs.submission import GradientOf, ResolvedRhs
 from ihvp.models.spec import ModelSpec
+from ihvp.references import TensorName
 from tests.workers.problems import Example, put, put_npy, put_tensors
-from workers.resolvers.data import PointBatches
-from workers.resolvers.mapping import map_tensor
+from workers.resolvers.columns import Column, map_column
+from workers.resolvers.data import PointBatches, Rows
 from workers.resolvers.model import LoadedModel, load_model
 from workers.resolvers.rhs import resolve_rhs
+from workers.resolvers.unpacking import Scratch
 
 BUDGET = 2**28
 
@@ -55,6 +57,11 @@ def spec(blobs: BlobStore, example: Example) -> ModelSpec:
 
 def load(blobs: BlobStore, spec: ModelSpec) -> LoadedModel:
     return load_model(blobs, spec, memory_budget=BUDGET)
+
+
+def map_tensor(blobs: BlobStore, reference: str, role: str) -> Column:
+    wanted = TensorName.parse(reference)
+    return map_column(blobs.local_path(wanted.digest), wanted, role, Scratch())
 
 
 def refused(blobs: BlobStore, spec: ModelSpec, error: type[IhvpError]) -> str:
@@ -127,9 +134,13 @@ class TestModel:
         assert info["hessian_perturbation"] == {"*": 3.0, "blocks.*": 4.0}
 
     def test_batches_can_be_asked_for_one_by_one(self, example: Example) -> None:
-        batches = PointBatches(example.x, example.y, batch_size=4, dtype=torch.float64, classes=True)
-        for index, (x, y) in enumerate(batches):
-            assert torch.equal(batches[index][0], x)
+        rows = Rows({"inputs": example.x}, example.y)
+        batches = PointBatches(rows, batch_size=4, dtype=torch.float64, classes=True)
+        for index, (x, y, _) in enumerate(batches):
+            again = batches[index][0]
+            assert isinstance(x, torch.Tensor)
+            assert isinstance(again, torch.Tensor)
+            assert torch.equal(again, x)
             assert torch.equal(batches[index][1], y)
         with pytest.raises(IndexError):
             batches[len(batches)]
@@ -263,12 +274,12 @@ class TestMapping:
             put_npy(blobs, tmp_path, np.ones(5)),
             put_tensors(blobs, inputs=torch.ones(5)),
         ):
-            map_tensor(blobs, digest, "inputs").zero_()
-            assert bool((map_tensor(blobs, digest, "inputs") == 1).all())
+            map_tensor(blobs, digest, "inputs")[:].zero_()
+            assert bool((map_tensor(blobs, digest, "inputs")[:] == 1).all())
 
     def test_an_unnamed_reference_takes_the_name_that_the_place_asks_for(self, blobs: BlobStore) -> None:
         digest = put_tensors(blobs, a=torch.ones(2), b=torch.zeros(2))
-        assert bool((map_tensor(blobs, digest, "b") == 0).all())
+        assert bool((map_tensor(blobs, digest, "b")[:] == 0).all())
         with pytest.raises(InvalidTensor, match=r"no tensor 'inputs'.*Allowed: a, b"):
             map_tensor(blobs, digest, "inputs")
 

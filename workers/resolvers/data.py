@@ -1,194 +1,144 @@
-"""Training points from blobs: mapped into memory, sliced into batches as the solver asks for them."""
+"""Training points from mapped files: gathered into batches as the solver asks for them, never read whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ihvp.errors import DataMismatch, EmptyData, LossMismatch, RowsMismatch, TargetsOutOfRange
-from ihvp.models.spec import LossSpec
-from workers.resolvers.files import FileAccess
-from workers.resolvers.mapping import map_tensor
+from ihvp.errors import DataMismatch, EmptyData, InvalidIndex, InvalidSampleWeights, RowsMismatch
+from solvers.batch import Batch, Inputs
+from workers.resolvers.columns import Column
 
-__all__ = ["PointBatches", "map_points"]
+__all__ = ["PointBatches", "Rows"]
 
-_ROWS_AT_ONCE = 65_536
-"""Rows looked at together when values are checked, so that a check never holds the whole data set."""
+
+@dataclass(frozen=True)
+class Rows:
+    """The columns that points are made of.
+
+    Attributes:
+        inputs: ``[n, ...]`` each, by name; one without a name is called ``inputs``.
+        targets: ``[n, ...]``.
+        weights: ``[n]``, or None where each point counts once.
+        index: Row numbers ``[m]``, or None for all.
+        named: Whether the model takes its inputs by name.
+    """
+
+    inputs: Mapping[str, Column]
+    targets: Column
+    weights: Column | None = None
+    index: Tensor | None = None
+    named: bool = False
+
+    def columns(self) -> dict[str, Column]:
+        """All of them with what messages call them."""
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {**self.inputs, "targets": self.targets, **weights}
 
 
 class PointBatches:
-    """Batches ``(x, y)`` of points, again and again; holds views of mapped files, not copies.
+    """Batches ``(x, y)`` or ``(x, y, w)`` of points, again and again; holds mapped files, not copies.
 
     Floating-point values come in the model's dtype, integers (token ids, classes) as int64.
 
     Args:
-        inputs: ``[n, ...]``.
-        targets: ``[n, ...]``.
+        rows: The columns.
         batch_size: Most rows of a batch.
         dtype: The model's dtype.
         classes: Whether targets are classes, which stay integers.
 
+    Attributes:
+        rows: The columns.
+        num_points: The number of points.
+
     Raises:
         EmptyData: There is no row.
-        RowsMismatch: Inputs and targets differ in their number of rows.
+        RowsMismatch: The columns differ in their number of rows.
+        DataMismatch: A column is a single number.
+        InvalidIndex: The index names a row that is not there, or holds no whole numbers.
+        InvalidSampleWeights: Weights are no floating-point or whole numbers ``[n]``.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, *, batch_size: int, dtype: torch.dtype, classes: bool) -> None:
-        if inputs.ndim == 0 or targets.ndim == 0:
-            raise DataMismatch(
-                "Points stand in rows; a single number is no data set.",
-                given=f"inputs {list(inputs.shape)}, targets {list(targets.shape)}",
-            )
-        if inputs.shape[0] != targets.shape[0]:
-            raise RowsMismatch(
-                "Inputs and targets differ in their number of rows.",
-                given=f"inputs {list(inputs.shape)}, targets {list(targets.shape)}",
-                allowed="one target row for each input row",
-            )
-        if inputs.shape[0] == 0:
-            raise EmptyData("There are no data points.", given=f"inputs {list(inputs.shape)}")
-        self._inputs = inputs
-        self._targets = targets
+    def __init__(self, rows: Rows, *, batch_size: int, dtype: torch.dtype, classes: bool) -> None:
+        self.rows = rows
         self._batch_size = batch_size
         self._dtype = dtype
         self._classes = classes
-
-    @property
-    def num_points(self) -> int:
-        """The number n of points."""
-        return self._inputs.shape[0]
+        self.num_points = _checked(rows)
 
     def __len__(self) -> int:
         return -(-self.num_points // self._batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_points, self._batch_size):
-            yield self.rows(start, start + self._batch_size)
+            yield self.points(start, start + self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         """One of the batches: where they are drawn at random, the others are not read."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.rows(index * self._batch_size, (index + 1) * self._batch_size)
+        return self.points(index * self._batch_size, (index + 1) * self._batch_size)
 
-    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The points of these rows."""
-        x, y = self._inputs[start:stop], self._targets[start:stop]
-        x = x.to(self._dtype if x.is_floating_point() else torch.int64)
+    def points(self, start: int, stop: int) -> Batch:
+        """The points of these places."""
+        rows = self.rows
+        which: slice | Tensor = slice(start, stop) if rows.index is None else rows.index[start:stop]
+        inputs = {name: self._cast(column[which]) for name, column in rows.inputs.items()}
+        x: Inputs = inputs if rows.named else next(iter(inputs.values()))
+        y = rows.targets[which]
         whole = self._classes and not y.is_floating_point()
-        return x, y.to(torch.int64 if whole else self._dtype)
+        w = None if rows.weights is None else rows.weights[which].to(self._dtype)
+        return Batch(x, y.to(torch.int64 if whole else self._dtype), w)
 
-    def check_inputs(self, shape: tuple[int, ...] | None, *, tokens: int | None) -> None:
-        """Checks the inputs against what a built-in architecture takes.
-
-        Args:
-            shape: Shape of one input; None where it may vary.
-            tokens: Size of the vocabulary where inputs are token ids.
-
-        Raises:
-            DataMismatch: Shape, dtype or a token id does not fit.
-        """
-        found = tuple(self._inputs.shape[1:])
-        if shape is not None and found != shape:
-            raise DataMismatch(
-                "The inputs do not have the shape that the model takes.",
-                given=f"inputs {list(self._inputs.shape)}",
-                allowed=f"[n, {', '.join(map(str, shape))}]",
-            )
-        if tokens is None:
-            if not self._inputs.is_floating_point():
-                raise DataMismatch(
-                    "This architecture takes floating-point inputs.",
-                    given=str(self._inputs.dtype),
-                    allowed="float16, bfloat16, float32 or float64",
-                    hint="Convert and scale them as they were for training.",
-                )
-            return
-        if self._inputs.is_floating_point() or self._inputs.ndim != 2:
-            raise DataMismatch(
-                "A language model takes token ids.",
-                given=f"inputs {list(self._inputs.shape)} {self._inputs.dtype}",
-                allowed="integers [n, t]",
-            )
-        self._check_range(self._inputs, 0, tokens - 1, DataMismatch, "An input is not a token of the vocabulary.")
-
-    def check_length(self, context: int) -> None:
-        """Checks that sequences are no longer than a model's context.
-
-        Raises:
-            DataMismatch: They are.
-        """
-        if self._inputs.shape[1] > context:
-            raise DataMismatch(
-                "The sequences are longer than the model's context.",
-                given=f"{self._inputs.shape[1]} tokens",
-                allowed=f"at most {context}",
-            )
-
-    def check_targets(self, loss: LossSpec, num_classes: int | None) -> None:
-        """Checks every target's value.
-
-        Args:
-            loss: Says which values are meant.
-            num_classes: How many classes the model predicts, for ``cross_entropy``.
-
-        Raises:
-            LossMismatch: The dtype cannot be a target of this loss.
-            TargetsOutOfRange: A class that the model does not predict, or a probability outside [0, 1].
-        """
-        if loss.type == "bce_with_logits":
-            self._check_range(
-                self._targets, 0, 1, TargetsOutOfRange, "A target of bce_with_logits lies outside [0, 1]."
-            )
-        if loss.type != "cross_entropy" or num_classes is None:
-            return
-        if self._targets.is_floating_point():
-            raise LossMismatch(
-                "cross_entropy needs class indices.",
-                given=f"targets {list(self._targets.shape)} {self._targets.dtype}",
-                allowed="integers",
-            )
-        message = "A target is not a class that the model can predict."
-        self._check_range(self._targets, 0, num_classes - 1, TargetsOutOfRange, message, ignored=loss.ignore_index)
-
-    def _check_range(
-        self,
-        values: Tensor,
-        least: int,
-        most: int,
-        error: type[DataMismatch] | type[TargetsOutOfRange],
-        message: str,
-        ignored: int | None = None,
-    ) -> None:
-        for start in range(0, values.shape[0], _ROWS_AT_ONCE):
-            part = values[start : start + _ROWS_AT_ONCE]
-            part = part if part.is_floating_point() else part.to(torch.int64)
-            # Written so that NaN is outside.
-            wrong = ~((part >= least) & (part <= most))
-            if ignored is not None:
-                wrong &= part != ignored
-            if wrong.any():
-                at = [int(i) for i in wrong.nonzero()[0]]
-                at_text = f"row {start + at[0]}" + (f", place {at[1:]}" if at[1:] else "")
-                raise error(message, given=f"{part[tuple(at)].item()} in {at_text}", allowed=f"{least} to {most}")
+    def _cast(self, part: Tensor) -> Tensor:
+        return part.to(self._dtype if part.is_floating_point() else torch.int64)
 
 
-def map_points(
-    files: FileAccess, inputs: str, targets: str, *, batch_size: int, dtype: torch.dtype, loss: LossSpec
-) -> PointBatches:
-    """Points from references.
+def _checked(rows: Rows) -> int:
+    """The number of points that they make."""
+    columns = rows.columns()
+    shapes = ", ".join(f"{name} {list(column.shape)}" for name, column in columns.items())
+    if any(not column.shape for column in columns.values()):
+        raise DataMismatch("Points stand in rows; a single number is no data set.", given=shapes)
+    counts = {column.shape[0] for column in columns.values()}
+    if len(counts) > 1:
+        raise RowsMismatch(
+            "Inputs, targets and weights differ in their number of rows.",
+            given=shapes,
+            allowed="one target row, and one weight if any, for each input row",
+        )
+    if rows.weights is not None and (len(rows.weights.shape) != 1 or rows.weights.dtype == torch.bool):
+        raise InvalidSampleWeights(
+            "Sample weights are one number a row.",
+            given=f"weights {list(rows.weights.shape)} {rows.weights.dtype}",
+            allowed="[n], floating-point or whole numbers",
+        )
+    count = counts.pop()
+    if rows.index is not None:
+        return _indexed(rows.index, count)
+    if not count:
+        raise EmptyData("There are no data points.", given=shapes)
+    return int(count)
 
-    Raises:
-        BlobNotFound: A blob is gone.
-        InvalidTensor: A file holds no readable tensor of that name.
-        InvalidInput: The two do not make a data set; see ``PointBatches``.
-    """
-    return PointBatches(
-        map_tensor(files, inputs, "inputs"),
-        map_tensor(files, targets, "targets"),
-        batch_size=batch_size,
-        dtype=dtype,
-        classes=loss.type == "cross_entropy",
-    )
+
+def _indexed(index: Tensor, count: int) -> int:
+    if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        raise InvalidIndex(
+            "An index is a list of row numbers.",
+            given=f"index {list(index.shape)} {index.dtype}",
+            allowed="whole numbers [m]",
+        )
+    if not index.numel():
+        raise EmptyData("The index names no row.", given="index [0]", allowed="at least one row number")
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= count:
+        stray = high if low >= 0 else low
+        raise InvalidIndex(
+            "The index names a row that is not there.",
+            given=f"row {stray} at place {int((index == stray).nonzero()[0])}",
+            allowed=f"0 to {count - 1}",
+        )
+    return index.numel()

@@ -18,7 +18,7 @@ from ihvp.references import TensorName
 from ihvp.tensors import read_headers
 from workers.resolvers.files import FileAccess
 
-__all__ = ["map_tensor", "map_tensors", "pick_tensor"]
+__all__ = ["map_file", "map_tensors", "pick_tensor"]
 
 _SUFFICIENT = "an npy file, or a safetensors file"
 
@@ -32,7 +32,11 @@ def map_tensors(files: FileAccess, source: str) -> dict[str, Tensor]:
         BlobNotFound: No blob has this digest.
         InvalidTensor: The file is neither a readable npy nor a readable safetensors file.
     """
-    path = files.local_path(source)
+    return map_file(files.local_path(source), source)
+
+
+def map_file(path: Path, source: str) -> dict[str, Tensor]:
+    """The same of a file, which messages call by ``source``."""
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC_PREFIX))
         # Before any library makes something of a header: ours is written for callers who lie, and the API has
@@ -58,24 +62,17 @@ def _check_headers(file: BinaryIO, digest: str) -> None:
         raise InvalidTensor(error.message, given=given, allowed=error.allowed, hint=error.hint) from None
 
 
-def map_tensor(files: FileAccess, reference: str, default: str) -> Tensor:
-    """One tensor of a file.
+def pick_tensor(tensors: Mapping[str, Tensor], wanted: TensorName, default: str) -> Tensor:
+    """The tensor that a reference means among those of its blob.
 
     Args:
-        files: Where the file is.
-        reference: ``sha256:<hex>`` or a URI, with ``#<name>`` or without.
-        default: The name that is meant where the reference has none and the file holds several.
+        tensors: All of them.
+        wanted: The reference.
+        default: The name that is meant where the reference has none and the blob holds several.
 
     Raises:
-        BlobNotFound: No blob has this digest.
-        InvalidTensor: The file cannot be read, or has no such tensor.
+        InvalidTensor: There is no such tensor.
     """
-    wanted = TensorName.parse(reference)
-    return pick_tensor(map_tensors(files, wanted.source), wanted, default)
-
-
-def pick_tensor(tensors: Mapping[str, Tensor], wanted: TensorName, default: str) -> Tensor:
-    """The tensor that a reference means among those of its file; see ``map_tensor``."""
     name = wanted.name
     if name is None:
         name = next(iter(tensors)) if len(tensors) == 1 else default

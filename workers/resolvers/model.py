@@ -16,14 +16,18 @@ from ihvp.models.spec import LossSpec, ModelSpec
 from ihvp.references import TensorName
 from ihvp.sources.pin import SourcePin
 from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
+from solvers.batch import described, moved
 from solvers.factors import FactorStore
 from workers.architectures import build_built_in, build_plugin
 from workers.device import solving_device
-from workers.resolvers.data import PointBatches, map_points
+from workers.resolvers.data import PointBatches
+from workers.resolvers.data_checks import check_inputs, check_length, check_targets
 from workers.resolvers.exported import ExportedModule, load_export
 from workers.resolvers.files import FileAccess, Files
 from workers.resolvers.losses import build_loss, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
+from workers.resolvers.points import PointFiles
+from workers.resolvers.unpacking import Scratch
 from workers.resolvers.weights import check_weights, freeze_others, load_weights
 
 __all__ = ["LoadedModel", "load_model"]
@@ -47,6 +51,7 @@ class LoadedModel:
     _config: ArchitectureConfig | None
     _loss: LossSpec
     _num_classes: int | None
+    _scratch: Scratch
 
     def problem_for(self, curvature: Curvature) -> Problem:
         """The problem with this curvature as H; what it keeps stays for the next time.
@@ -82,7 +87,7 @@ class LoadedModel:
         Raises:
             InvalidInput: The points do not fit the model or its loss.
         """
-        batches = map_points(files, points.inputs, points.targets, batch_size=1024, dtype=self.dtype, loss=self._loss)
+        batches = self._points(files).batches(points, batch_size=1024, dtype=self.dtype, loss=self._loss)
         _check(batches, self._config, self._loss, self._num_classes)
         # In main memory like every other right-hand side: those of several jobs are put into one block.
         return loss_gradients(self.problem.model, batches).cpu()
@@ -96,6 +101,7 @@ def load_model(
     factor_store: FactorStore | None = None,
     device: str = "cpu",
     allow_exports: bool = False,
+    scratch: Scratch | None = None,
 ) -> LoadedModel:
     """Loads what a spec refers to.
 
@@ -106,6 +112,7 @@ def load_model(
         factor_store: Where its factors outlive this process, if anywhere.
         device: Where to solve: see ``Settings.device``. The data stay in main memory, and go there in chunks.
         allow_exports: Whether the model may be an exported program.
+        scratch: Where data that are packed in their file are unpacked to; the folder of temporary files by default.
 
     Raises:
         SetupError: There is no such device.
@@ -123,14 +130,8 @@ def load_model(
     chosen = set(freeze_others(module, spec.parameters.include))
     layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
     loss = build_loss(stated_loss).to(place)
-    batches = map_points(
-        files,
-        spec.data.inputs,
-        spec.data.targets,
-        batch_size=spec.data.batch_size,
-        dtype=dtype,
-        loss=stated_loss,
-    )
+    points = PointFiles(files, scratch or Scratch(), spec.sources)
+    batches = points.batches(spec.data, batch_size=spec.data.batch_size, dtype=dtype, loss=stated_loss)
     _check(batches, config, stated_loss, None)
     outputs, targets = _try_out(module, batches, place)
     if isinstance(module, ExportedModule):
@@ -139,10 +140,10 @@ def load_model(
     if sequences or classes_come_last(stated_loss, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
     num_classes = outputs.shape[1] if stated_loss.type == "cross_entropy" and outputs.ndim > 1 else None
-    batches.check_targets(stated_loss, num_classes)
+    check_targets(batches, stated_loss, num_classes)
     model = TorchTwiceDifferentiable(module, loss)
     problem = Problem(model, batches, memory_budget=memory_budget, factor_store=factor_store)
-    return LoadedModel(problem, layout, files, config, stated_loss, num_classes)
+    return LoadedModel(problem, layout, files, config, stated_loss, num_classes, points.scratch)
 
 
 def _trained_module(
@@ -174,22 +175,22 @@ def _trained_module(
 def _check(batches: PointBatches, config: ArchitectureConfig | None, loss: LossSpec, num_classes: int | None) -> None:
     if config is not None:
         tokens = config.vocabulary if isinstance(config, TransformerLmConfig) else None
-        batches.check_inputs(config.input_shape(), tokens=tokens)
+        check_inputs(batches, config.input_shape(), tokens=tokens)
         if isinstance(config, TransformerLmConfig):
-            batches.check_length(config.context)
-    batches.check_targets(loss, num_classes)
+            check_length(batches, config.context)
+    check_targets(batches, loss, num_classes)
 
 
 def _try_out(module: nn.Module, batches: PointBatches, device: torch.device) -> tuple[Tensor, Tensor]:
     """Outputs and targets of the first points, which show whether the model takes such inputs at all."""
-    x, y = batches.rows(0, 2)
+    x, y, _ = moved(batches.points(0, 2), device)
     try:
         with torch.no_grad():
-            outputs = module(x.to(device))
+            outputs = module(**x) if isinstance(x, dict) else module(x)
     except Exception as error:  # whatever a plug-in's forward raises on data it was not made for
         said = f"{type(error).__name__}: {error}"[:300]
         raise DataMismatch(
-            "The model cannot be applied to the inputs.", given=f"inputs {list(x.shape)} {x.dtype}: {said}"
+            "The model cannot be applied to the inputs.", given=f"inputs {described(x)}: {said}"
         ) from error
     if not isinstance(outputs, Tensor):
         raise DataMismatch("The model must return one tensor.", given=type(outputs).__name__)

@@ -1,0 +1,85 @@
+"""Points as a spec refers to them, from the files where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ihvp.blobs.store import BlobStore
+from ihvp.errors import InvalidIndex, InvalidSampleWeights
+from ihvp.models.points import DataSpec, PointsSpec
+from ihvp.models.spec import LossSpec
+from ihvp.references import TensorName
+from workers.resolvers.columns import Column, map_column
+from workers.resolvers.data import PointBatches, Rows
+from workers.resolvers.unpacking import Scratch
+
+__all__ = ["PointFiles"]
+
+_ROWS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class PointFiles:
+    """Where points come from.
+
+    Attributes:
+        blobs: Files by their digests.
+        scratch: Where what is packed in them is unpacked to.
+    """
+
+    blobs: BlobStore
+    scratch: Scratch = field(default_factory=Scratch)
+
+    def batches(self, spec: PointsSpec, *, batch_size: int, dtype: torch.dtype, loss: LossSpec) -> PointBatches:
+        """The points of a spec.
+
+        Raises:
+            BlobNotFound: A blob is gone.
+            InvalidTensor: A file holds no readable column of that name.
+            InvalidInput: They do not make a data set; see ``PointBatches``.
+        """
+        weights = spec.weights if isinstance(spec, DataSpec) else None
+        rows = Rows(
+            {name: self._column(ref, name) for name, ref in spec.named_inputs().items()},
+            self._column(spec.targets, "targets"),
+            None if weights is None else _checked_weights(self._column(weights, "weights")),
+            self._index(spec.index),
+            named=isinstance(spec.inputs, dict),
+        )
+        return PointBatches(rows, batch_size=batch_size, dtype=dtype, classes=loss.type == "cross_entropy")
+
+    def _column(self, reference: str, role: str) -> Column:
+        wanted = TensorName.parse(reference)
+        return map_column(self.blobs.local_path(wanted.digest), wanted, role, self.scratch)
+
+    def _index(self, index: list[int] | str | None) -> Tensor | None:
+        if index is None or isinstance(index, list):
+            return None if index is None else torch.tensor(index, dtype=torch.int64)
+        found = self._column(index, "index")
+        if found.dtype.is_floating_point:
+            raise InvalidIndex(
+                "An index is a list of row numbers.", given=f"index {found.dtype}", allowed="whole numbers [m]"
+            )
+        return found[:].to(torch.int64) if found.dtype != torch.bool else found[:]
+
+
+def _checked_weights(weights: Column) -> Column:
+    """Sample weights in which every number has been looked at.
+
+    Raises:
+        InvalidSampleWeights: One is negative or not finite.
+    """
+    for start in range(0, weights.shape[0] if weights.shape else 0, _ROWS_AT_ONCE):
+        part = weights[start : start + _ROWS_AT_ONCE].double()
+        wrong = ~(part.isfinite() & (part >= 0))
+        if wrong.any():
+            at = int(wrong.flatten().nonzero()[0])
+            raise InvalidSampleWeights(
+                "A sample weight is negative or not finite.",
+                given=f"{float(part.flatten()[at]):g} in row {start + at}",
+                allowed="finite numbers ≥ 0",
+            )
+    return weights
