@@ -215,7 +215,6 @@ def find_column(blobs: BlobAccess, reference: str, *, place: str, name: str) -> 
     Raises:
         UnknownBlob: The blob was not uploaded.
         InvalidTensor: It has no such column, or what is in it is no numbers.
-        SetupError: It is a table, and pyarrow is not installed.
     """
     wanted = TensorName.parse(reference)
     try:

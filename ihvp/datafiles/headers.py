@@ -24,8 +24,7 @@ def read_columns(path: Path) -> list[TensorHeader]:
     """What a file, or a folder that ``datasets.save_to_disk`` wrote, holds; read from headers and footers.
 
     Raises:
-        InvalidTensor: It is damaged, or of no format that is read here.
-        SetupError: It is a table, and pyarrow is not installed.
+        InvalidTensor: It is damaged, of no format that is read here, or a table where pyarrow is not installed.
     """
     if path.is_dir():
         return _of_parts([table_headers(part, FileKind.ArrowStream) for part in table_files(path)])

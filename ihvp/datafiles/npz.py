@@ -11,13 +11,22 @@ from typing import BinaryIO, Final
 from ihvp.errors import InvalidTensor
 from ihvp.tensors import MAX_HEADER, NPY_MAGIC, TensorHeader, read_npy_header
 
-__all__ = ["member_name", "npz_headers", "open_archive"]
+__all__ = ["UNREADABLE", "member_name", "npz_headers", "open_archive"]
 
 MOST_MEMBERS: Final = 10_000
 LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 LOCAL_MAGIC: Final = b"PK\x03\x04"
 ENCRYPTED: Final = 0x1
-_UNREADABLE: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError)
+UNREADABLE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    OSError,
+    ValueError,
+)
 SUFFIX: Final = ".npy"
 
 
@@ -61,7 +70,7 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(_Capped(file))
-    except (*_UNREADABLE, ValueError) as error:
+    except UNREADABLE as error:
         raise _damaged(str(error)) from None
 
 
@@ -108,6 +117,8 @@ def member_name(info: zipfile.ZipInfo) -> str:
 
 def _stored(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> TensorHeader:
     _check_flags(info)
+    if not 0 <= info.header_offset <= size:
+        raise _damaged(f"{info.filename[:100]!r} lies outside the file")
     file.seek(info.header_offset)
     local = file.read(LOCAL_HEADER.size)
     if len(local) < LOCAL_HEADER.size:
@@ -132,7 +143,9 @@ def _packed(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> TensorHeader:
             if member.read(len(NPY_MAGIC)) != NPY_MAGIC:
                 raise _damaged(f"{info.filename[:100]!r} is no npy array")
             header = read_npy_header(member, info.file_size)  # type: ignore[arg-type]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
+        if isinstance(error, InvalidTensor):
+            raise
         raise _damaged(str(error)) from None
     return replace(header, packed=True)
 

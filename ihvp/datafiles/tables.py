@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ihvp.datafiles.arrow_messages import batch_sizes, schema_bytes
 from ihvp.datafiles.kinds import FileKind
-from ihvp.errors import InvalidTensor, SetupError
+from ihvp.errors import InvalidTensor
 from ihvp.tensors import ITEM_SIZE, MAX_HEADER, TensorHeader
 
 if TYPE_CHECKING:
@@ -60,16 +60,17 @@ def import_pyarrow() -> Any:
     """pyarrow, with its parts for files loaded.
 
     Raises:
-        SetupError: It is not installed.
+        InvalidTensor: It is not installed.
     """
     try:
         import pyarrow
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        raise SetupError(
+        raise InvalidTensor(
             "Parquet and Arrow files are read with pyarrow, which is not installed here.",
-            hint="The operator installs it: pip install 'ihvp[data]'. npy, npz and safetensors need nothing.",
+            allowed="npy, npz or safetensors",
+            hint="The operator installs it: pip install 'ihvp[data]'.",
         ) from None
     return pyarrow
 
@@ -80,12 +81,11 @@ def table_headers(path: Path, kind: FileKind) -> list[TensorHeader]:
     Columns of other things than numbers have a ``fault``, which says what to do.
 
     Raises:
-        InvalidTensor: The file is damaged.
-        SetupError: pyarrow is not installed.
+        InvalidTensor: The file is damaged, or pyarrow is not installed.
     """
     pa = import_pyarrow()
     if kind is FileKind.Parquet:
-        with open_parquet(path) as parquet:
+        with open_parquet(path) as parquet, readable(pa, "Parquet"):
             return _of_parquet(parquet)
     with path.open("rb") as file:
         if kind is FileKind.Arrow and not _has_footer(file):
@@ -94,7 +94,9 @@ def table_headers(path: Path, kind: FileKind) -> list[TensorHeader]:
                 given="it has no footer",
                 hint="It may have been cut short; send it again.",
             )
-        return _of_arrow(pa, file)
+        # A name in a damaged schema may be no text.
+        with readable(pa, "Arrow"):
+            return _of_arrow(pa, file)
 
 
 def numeric_type(kind: Any) -> tuple[str, int | None, bool] | None:
@@ -140,7 +142,7 @@ def readable(pa: Any, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, InvalidTensor):
             raise
         raise InvalidTensor(
@@ -200,8 +202,7 @@ def _has_footer(file: BinaryIO) -> bool:
 
 
 def _of_arrow(pa: Any, file: BinaryIO) -> list[TensorHeader]:
-    with readable(pa, "Arrow"):
-        schema = pa.ipc.read_schema(pa.BufferReader(schema_bytes(file)))
+    schema = pa.ipc.read_schema(pa.BufferReader(schema_bytes(file)))
     columns = [_column(field) for field in schema]
     places: list[int] = []
     wanted = 0

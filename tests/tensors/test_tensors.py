@@ -131,7 +131,7 @@ class TestSelection:
             select_tensor(self.headers, None, "rhs")
 
     def test_a_name_that_is_not_there_is_not_replaced_by_another(self) -> None:
-        with pytest.raises(InvalidTensor, match="no tensor 'y'"):
+        with pytest.raises(InvalidTensor, match="no tensor or column 'y'"):
             select_tensor(self.only, "y", "rhs")
 
 

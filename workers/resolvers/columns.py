@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from ihvp.datafiles.headers import read_columns
 from ihvp.datafiles.kinds import FileKind, file_kind
-from ihvp.datafiles.npz import member_name, open_archive
+from ihvp.datafiles.npz import UNREADABLE, member_name, open_archive
 from ihvp.errors import InvalidTensor
 from ihvp.references import TensorName
 from ihvp.tensors import NPY_MAGIC, TensorHeader, read_npy_header, select_tensor
@@ -56,7 +54,6 @@ def map_column(path: Path, wanted: TensorName, role: str, scratch: Scratch) -> C
     Raises:
         InvalidTensor: The file cannot be read, has no such column, or the column holds no numbers.
         OutOfSpace: There is no room to unpack it.
-        SetupError: It is a table, and pyarrow is not installed.
     """
     kind = None
     if not path.is_dir():
@@ -118,7 +115,9 @@ def _inflated(path: Path, header: TensorHeader) -> Iterator[Array]:
                     yield np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
                 # Past the last byte its checksum is looked at.
                 member.read(1)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except UNREADABLE as error:
+            if isinstance(error, InvalidTensor):
+                raise
             raise InvalidTensor(
                 "The npz file cannot be read.",
                 given=str(error)[:200],
