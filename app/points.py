@@ -19,8 +19,8 @@ from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig
 from ihvp.models.points import DataSpec
 
 if TYPE_CHECKING:
+    from app.referenced_files import ReferencedFiles
     from app.stored_tensors import StoredTensor
-    from ihvp.blobs.store import BlobAccess
     from ihvp.models.points import PointsSpec
     from ihvp.models.spec import LossSpec
 
@@ -71,13 +71,13 @@ def check_loss(loss: LossSpec) -> None:
 
 
 def check_points(
-    spec: PointsSpec, blobs: BlobAccess, loss: LossSpec, architecture: ArchitectureConfig | None, *, place: str
+    spec: PointsSpec, files: ReferencedFiles, loss: LossSpec, architecture: ArchitectureConfig | None, *, place: str
 ) -> int:
     """Checks a set of points and returns their number.
 
     Args:
         spec: What was sent.
-        blobs: Where the files are.
+        files: Where the files are.
         loss: What is taken of them.
         architecture: None for a plug-in, of which the worker knows more.
         place: The field that it stands in, for messages.
@@ -93,7 +93,7 @@ def check_points(
         LossMismatch: The loss cannot be taken of such targets.
         TargetsOutOfRange: A target is not a class of the model.
     """
-    points = _found(spec, blobs, loss, architecture, place)
+    points = _found(spec, files, loss, architecture, place)
     rows = _rows(points)
     if isinstance(architecture, TransformerLmConfig):
         _check_tokens(points, architecture)
@@ -107,12 +107,12 @@ def check_points(
 
 
 def _found(
-    spec: PointsSpec, blobs: BlobAccess, loss: LossSpec, architecture: ArchitectureConfig | None, place: str
+    spec: PointsSpec, files: ReferencedFiles, loss: LossSpec, architecture: ArchitectureConfig | None, place: str
 ) -> _Points:
     named = isinstance(spec.inputs, dict)
 
     def column(reference: str, name: str, where: str) -> StoredTensor:
-        return find_column(blobs, reference, place=f"{place}.{where}", name=name)
+        return find_column(files, reference, place=f"{place}.{where}", name=name)
 
     inputs = {
         name: column(reference, name, f"inputs.{name}" if named else "inputs")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ihvp.errors import InvalidReference
-from ihvp.sources.pinning import pin_references
+from ihvp.sources.pinning import pin_references, pinned_folder
 from ihvp.sources.uri import is_source_uri, scheme_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class ReferencedFiles:
                 "A tensor is taken from a file, and this is a folder.", given=source[:200], allowed="the URI of a file"
             )
         return self._sources.open(source, self._pins[source])
+
+    def folder(self, source: str, /) -> dict[str, str]:
+        """The URIs of a pinned folder's files by their names in it; empty where it is no folder."""
+        return {} if source in self._pins else pinned_folder(source, self._pins)
 
     def is_remote(self, source: str, /) -> bool:
         """Whether reading it goes over a network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ihvp.errors import EmptyData, InvalidIndex
 
@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from app.stored_tensors import StoredTensor
 
 __all__ = ["check_index"]
-
-SCANNED_NUMBERS: Final = 4_000_000
-"""Row numbers that are looked at one by one; in larger files the worker finds what is out of range."""
 
 
 def check_index(index: StoredTensor | list[int], rows: int) -> int:
@@ -40,7 +37,7 @@ def check_index(index: StoredTensor | list[int], rows: int) -> int:
         )
     if not index.size:
         raise EmptyData("The index names no row.", given=f"{index.label} [0]", allowed="at least one row number")
-    if index.size <= SCANNED_NUMBERS:
+    if index.is_small:
         found = index.first_outside(0, rows - 1)
         if found is not None:
             raise _out_of_range(found.value, f"place {found.at[0]} of {index.label}", rows)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ihvp.datafiles.headers import read_columns
+from ihvp.datafiles.folders import table_names
+from ihvp.datafiles.headers import read_columns, read_parts
 from ihvp.errors import BlobNotFound, UnknownBlob
 from ihvp.references import TensorName
 from ihvp.tensors import (
@@ -205,24 +207,33 @@ def find_tensor(files: ReferencedFiles, reference: str, *, place: str, name: str
     return _stored(files, wanted.source, header, place)
 
 
-def _stored(files: ReferencedFiles, source: str, header: TensorHeader, label: str) -> StoredTensor:
-    return StoredTensor(partial(files.open, source), header, label, files.is_remote(source))
-
-
-def find_column(blobs: BlobAccess, reference: str, *, place: str, name: str) -> StoredTensor:
-    """A column of data points: as ``find_tensor``, in a file of any format that data may have.
+def find_column(files: ReferencedFiles, reference: str, *, place: str, name: str) -> StoredTensor:
+    """A column of data points: as ``find_tensor``, in a file of any format that data may have, or a folder of tables.
 
     Raises:
         UnknownBlob: The blob was not uploaded.
         InvalidTensor: It has no such column, or what is in it is no numbers.
+        IhvpError: It cannot be read; see ``ihvp.sources.source.Source``.
     """
     wanted = TensorName.parse(reference)
     try:
-        path = blobs.local_path(wanted.digest)
-        headers = read_columns(path)
+        headers = _columns(files, wanted.source)
     except (BlobNotFound, FileNotFoundError):
-        raise _unknown(place, wanted.digest) from None
-    return StoredTensor(path, select_tensor(headers, wanted.name, name), place)
+        raise _unknown(place, wanted.source) from None
+    return _stored(files, wanted.source, select_tensor(headers, wanted.name, name), place)
+
+
+def _columns(files: ReferencedFiles, source: str) -> list[TensorHeader]:
+    members = files.folder(source)
+    with ExitStack() as stack:
+        if not members:
+            return read_columns(stack.enter_context(files.open(source)))
+        names = table_names(members, lambda name: files.open(members[name]))
+        return read_parts(stack.enter_context(files.open(members[name])) for name in names)
+
+
+def _stored(files: ReferencedFiles, source: str, header: TensorHeader, label: str) -> StoredTensor:
+    return StoredTensor(partial(files.open, source), header, label, files.is_remote(source))
 
 
 def keep_blobs(blobs: BlobAccess, digests: Iterable[str]) -> None:

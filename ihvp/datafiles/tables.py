@@ -75,7 +75,7 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
-def table_headers(path: Path, kind: FileKind) -> list[TensorHeader]:
+def table_headers(file: BinaryIO, kind: FileKind) -> list[TensorHeader]:
     """The columns of a table, each as the tensor ``[n]`` or ``[n, k]`` that it would be.
 
     Columns of other things than numbers have a ``fault``, which says what to do.
@@ -85,18 +85,18 @@ def table_headers(path: Path, kind: FileKind) -> list[TensorHeader]:
     """
     pa = import_pyarrow()
     if kind is FileKind.Parquet:
-        with open_parquet(path) as parquet, readable(pa, "Parquet"):
+        _check_footer(file)
+        with open_parquet(file) as parquet, readable(pa, "Parquet"):
             return _of_parquet(parquet)
-    with path.open("rb") as file:
-        if kind is FileKind.Arrow and not _has_footer(file):
-            raise InvalidTensor(
-                "The Arrow file cannot be read.",
-                given="it has no footer",
-                hint="It may have been cut short; send it again.",
-            )
-        # A name in a damaged schema may be no text.
-        with readable(pa, "Arrow"):
-            return _of_arrow(pa, file)
+    if kind is FileKind.Arrow and not _has_footer(file):
+        raise InvalidTensor(
+            "The Arrow file cannot be read.",
+            given="it has no footer",
+            hint="It may have been cut short; send it again.",
+        )
+    # A name in a damaged schema may be no text.
+    with readable(pa, "Arrow"):
+        return _of_arrow(pa, file)
 
 
 def numeric_type(kind: Any) -> tuple[str, int | None, bool] | None:
@@ -113,8 +113,8 @@ def numeric_type(kind: Any) -> tuple[str, int | None, bool] | None:
 
 
 @contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
-    """A Parquet file, its footer read within bounds.
+def open_parquet(source: Path | BinaryIO) -> Iterator[Any]:
+    """A Parquet file, its footer read within bounds; one that is given by its path is mapped.
 
     Raises:
         InvalidTensor: It is no sound Parquet file.
@@ -122,7 +122,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     pa = import_pyarrow()
     with readable(pa, "Parquet"):
         parquet = pa.parquet.ParquetFile(
-            path,
+            source,
             memory_map=True,
             thrift_string_size_limit=MAX_HEADER,
             thrift_container_size_limit=MOST_COLUMNS,
@@ -192,6 +192,22 @@ def _of_parquet(parquet: Any) -> list[TensorHeader]:
             if chunk.is_stats_set and chunk.statistics is not None and chunk.statistics.has_null_count:
                 column.nulls += chunk.statistics.null_count
     return [column.header(metadata.num_rows) for column in columns]
+
+
+def _check_footer(file: BinaryIO) -> None:
+    """Refuses a footer that would take much memory to read."""
+    if file.seek(0, 2) < 12:
+        raise InvalidTensor("The Parquet file cannot be read.", given="it is too short")
+    file.seek(-8, 2)
+    length = int.from_bytes(file.read(4), "little")
+    if length > MAX_HEADER:
+        raise InvalidTensor(
+            "The Parquet file cannot be read: its footer is too long.",
+            given=f"{length} bytes",
+            allowed=f"at most {MAX_HEADER}",
+            hint="Write larger row groups.",
+        )
+    file.seek(0)
 
 
 def _has_footer(file: BinaryIO) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+
+from ihvp.datafiles.folders import table_names
+from ihvp.datafiles.headers import read_columns, read_parts
+from ihvp.tensors import TensorHeader
 
 Array = np.ndarray[Any, Any]
 ROWS = 200
@@ -114,3 +119,18 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "feather zstd": _feather("zstd"),
     "dataset": lambda folder: write_dataset(folder / "train", table(arrays(), fixed=False)),
 }
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or the tables of a folder, found as the service finds them."""
+    if not path.is_dir():
+        return [path]
+    names = table_names([each.name for each in path.iterdir()], lambda name: (path / name).open("rb"))
+    return [path / name for name in names]
+
+
+def columns_of(path: Path) -> list[TensorHeader]:
+    """What the API sees of it."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(each.open("rb")) for each in files_of(path)]
+        return read_parts(opened) if path.is_dir() else read_columns(opened[0])

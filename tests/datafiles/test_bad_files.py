@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ihvp.datafiles.headers import read_columns
 from ihvp.errors import IhvpError, InvalidTensor, OutOfSpace
 from ihvp.references import TensorName
 from ihvp.tensors import select_tensor
-from tests.datafiles.samples import FORMATS, table, write_dataset
+from tests.datafiles.samples import FORMATS, columns_of, files_of, table, write_dataset
 from workers.resolvers.columns import map_column
 from workers.resolvers.unpacking import Scratch
 
@@ -32,13 +31,13 @@ BLOB = "sha256:" + "0" * 64
 
 def api_says(path: Path, name: str | None = None) -> str:
     with pytest.raises(InvalidTensor) as caught:
-        select_tensor(read_columns(path), name, "inputs")
+        select_tensor(columns_of(path), name, "inputs")
     return str(caught.value)
 
 
 def worker_says(path: Path, name: str | None = None, **bounds: int) -> str:
     with pytest.raises(InvalidTensor) as caught:
-        map_column(path, TensorName(BLOB, name), "inputs", Scratch(path.parent, keep_free=0, **bounds))
+        map_column(files_of(path), TensorName(BLOB, name), "inputs", Scratch(path.parent, keep_free=0, **bounds))
     return str(caught.value)
 
 
@@ -82,13 +81,13 @@ def test_what_is_no_number_is_refused_by_the_api_with_what_to_do(
     assert message in api_says(path)
     assert message in worker_says(path)
     # The other column is none the worse for it.
-    assert select_tensor(read_columns(path), "other", "inputs").shape == (2,)
+    assert select_tensor(columns_of(path), "other", "inputs").shape == (2,)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_lists_that_differ_and_add_up_are_found_by_the_worker(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path, kind, inputs=pa.array([[1.0, 2.0], [3.0, 4.0], [5.0], [6.0, 7.0, 8.0]]))
-    assert select_tensor(read_columns(path), None, "inputs").shape == (4, 2)
+    assert select_tensor(columns_of(path), None, "inputs").shape == (4, 2)
     said = worker_says(path)
     assert "differ in length. Given: 1 numbers in row 2. Allowed: 2 in every row" in said
     assert "attention_mask" in said
@@ -132,8 +131,10 @@ def test_files_with_bytes_changed_are_refused_or_read_but_never_crash(tmp_path: 
                 damaged[place] = generator.randrange(256)
             path = written(tmp_path / "damaged", bytes(damaged))
             for attempt in (
-                lambda path=path: select_tensor(read_columns(path), "targets", "inputs"),
-                lambda path=path: map_column(path, TensorName(BLOB, "targets"), "", Scratch(tmp_path, 2**20, 0)),
+                lambda path=path: select_tensor(columns_of(path), "targets", "inputs"),
+                lambda path=path: map_column(
+                    files_of(path), TensorName(BLOB, "targets"), "", Scratch(tmp_path, 2**20, 0)
+                ),
             ):
                 with contextlib.suppress(InvalidTensor, OutOfSpace):
                     attempt()
@@ -200,7 +201,7 @@ def test_a_deflated_bomb_costs_no_memory_and_is_refused_by_its_size(tmp_path: Pa
     assert path.stat().st_size < 100_000
     tracemalloc.start()
     try:
-        assert select_tensor(read_columns(path), None, "inputs").shape == (2**23,)
+        assert select_tensor(columns_of(path), None, "inputs").shape == (2**23,)
         said = worker_says(path, max_bytes=2**20)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -244,15 +245,8 @@ def test_a_parquet_footer_that_promises_more_rows_than_there_are(tmp_path: Path)
 def test_a_dataset_folder_names_files_in_itself_and_no_others(tmp_path: Path, names: list[Any]) -> None:
     folder = write_dataset(tmp_path / "train", table({"inputs": np.arange(4.0)}), parts=1)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
-    assert "no Hugging Face dataset" in api_says(folder)
-    assert "no Hugging Face dataset" in worker_says(folder)
-
-
-def test_a_dataset_folder_follows_no_link(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "train", table({"inputs": np.arange(4.0)}), parts=1)
-    outside = (folder / "data-00000-of-00001.arrow").rename(tmp_path / "outside")
-    (folder / "data-00000-of-00001.arrow").symlink_to(outside)
-    assert "missing or a link" in api_says(folder)
+    with pytest.raises(InvalidTensor, match=r"holds no rows that are read here.*save_to_disk"):
+        columns_of(folder)
 
 
 @pytest.mark.parametrize("content", [None, b"not json", b"[]", b"{}", b'{"_data_files": 3}', b"[" * 100_000])
@@ -261,7 +255,18 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path, content: bytes | None) -> N
     folder.mkdir()
     if content is not None:
         (folder / "state.json").write_bytes(content)
-    assert "save_to_disk" in api_says(folder)
+    with pytest.raises(InvalidTensor, match="save_to_disk"):
+        columns_of(folder)
+
+
+def test_a_folder_whose_files_differ(tmp_path: Path) -> None:
+    for i, column in enumerate([[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]):
+        pq.write_table(pa.table({"inputs": column, "a" if i else "b": [1]}), tmp_path / f"{i}.parquet")
+    assert "Pad them to one length" in api_says(tmp_path)
+    faults = [header.fault for header in columns_of(tmp_path)]
+    assert faults[1] == "The files of the folder differ in their columns."
+    (tmp_path / "2.parquet").write_bytes(b"\x93NUMPY")
+    assert "made of tables" in api_says(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,5 +275,5 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     path = write(tmp_path, "parquet", inputs=pa.array([1.0]))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(IhvpError, match=r"pip install 'ihvp\[data\]'") as caught:
-        read_columns(path)
+        columns_of(path)
     assert caught.value.code == "invalid_tensor"

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ihvp.datafiles.headers import read_columns
 from ihvp.references import TensorName
-from tests.datafiles.samples import FORMATS, arrays
+from tests.datafiles.samples import FORMATS, arrays, columns_of, files_of
 from workers.resolvers.columns import map_column
 from workers.resolvers.unpacking import Scratch
 
@@ -25,14 +24,14 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_headers_say_dtype_and_shape_of_every_column(file: Path) -> None:
-    found = {header.name: (header.dtype, header.shape, header.fault) for header in read_columns(file)}
+    found = {header.name: (header.dtype, header.shape, header.fault) for header in columns_of(file)}
     assert found == {name: (str(array.dtype), array.shape, None) for name, array in arrays().items()}
 
 
 def test_columns_hold_what_was_written(file: Path, tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "scratch", keep_free=0)
     for name, array in arrays().items():
-        column = map_column(file, TensorName(BLOB, name), "inputs", scratch)
+        column = map_column(files_of(file), TensorName(BLOB, name), "inputs", scratch)
         assert tuple(column.shape) == array.shape
         expected = torch.from_numpy(array)
         assert column.dtype == expected.dtype
@@ -45,7 +44,7 @@ def test_columns_hold_what_was_written(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_reference_without_a_name_means_the_column_of_its_role(file: Path, tmp_path: Path) -> None:
-    column = map_column(file, TensorName(BLOB), "targets", Scratch(tmp_path, keep_free=0))
+    column = map_column(files_of(file), TensorName(BLOB), "targets", Scratch(tmp_path, keep_free=0))
     assert torch.equal(column[:], torch.from_numpy(arrays()["targets"]))
 
 
@@ -53,16 +52,16 @@ def test_an_npy_file_is_one_column(tmp_path: Path) -> None:
     path = tmp_path / "array"
     np.save(path, arrays()["inputs"])
     path = path.with_suffix(".npy")
-    (header,) = read_columns(path)
+    (header,) = columns_of(path)
     assert (header.dtype, header.shape) == ("float32", (200, 6))
-    column = map_column(path, TensorName(BLOB), "inputs", Scratch(tmp_path))
+    column = map_column(files_of(path), TensorName(BLOB), "inputs", Scratch(tmp_path))
     assert torch.equal(column[:], torch.from_numpy(arrays()["inputs"]))
 
 
 def test_stored_members_of_an_npz_are_mapped_and_not_copied(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, inputs=np.arange(1000.0))
-    column = map_column(path, TensorName(BLOB), "inputs", Scratch(tmp_path / "none"))
+    column = map_column(files_of(path), TensorName(BLOB), "inputs", Scratch(tmp_path / "none"))
     with path.open("r+b") as file:
         content = file.read()
         file.seek(content.index(np.float64(7.0).tobytes()))

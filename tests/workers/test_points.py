@@ -136,7 +136,9 @@ def test_inputs_by_name_come_as_a_dict(blobs: BlobStore, example: Example) -> No
     assert isinstance(first.x, dict)
     assert torch.equal(first.x["input_ids"], ids[[1, 30]].long())
     assert torch.equal(first.x["attention_mask"], mask[[1, 30]].long())
-    with pytest.raises(DataMismatch, match="one tensor of inputs, not several by name. Given: input_ids, attention_m"):
+    with pytest.raises(
+        DataMismatch, match=r"one tensor of inputs, not several by name\. Given: input_ids, attention_m"
+    ):
         load(blobs, spec)
 
 

@@ -61,7 +61,7 @@ def load(blobs: BlobStore, spec: ModelSpec) -> LoadedModel:
 
 def map_tensor(blobs: BlobStore, reference: str, role: str) -> Column:
     wanted = TensorName.parse(reference)
-    return map_column(blobs.local_path(wanted.digest), wanted, role, Scratch())
+    return map_column([blobs.local_path(wanted.source)], wanted, role, Scratch())
 
 
 def refused(blobs: BlobStore, spec: ModelSpec, error: type[IhvpError]) -> str:

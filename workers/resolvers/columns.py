@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ihvp.datafiles.headers import read_columns
+from ihvp.datafiles.headers import read_columns, read_parts
 from ihvp.datafiles.kinds import FileKind, file_kind
 from ihvp.datafiles.npz import UNREADABLE, member_name, open_archive
 from ihvp.errors import InvalidTensor
@@ -42,11 +43,11 @@ class Column(Protocol):
         """The rows of a slice, or those of these numbers."""
 
 
-def map_column(path: Path, wanted: TensorName, role: str, scratch: Scratch) -> Column:
+def map_column(paths: Sequence[Path], wanted: TensorName, role: str, scratch: Scratch) -> Column:
     """A column of a file.
 
     Args:
-        path: The file, or a folder that ``datasets.save_to_disk`` wrote.
+        paths: The file, or the tables of a folder in the order of their rows.
         wanted: The reference; its name is the tensor's or the column's.
         role: The name that is meant where the reference has none and the file holds several.
         scratch: Where what is packed is unpacked to.
@@ -55,16 +56,17 @@ def map_column(path: Path, wanted: TensorName, role: str, scratch: Scratch) -> C
         InvalidTensor: The file cannot be read, has no such column, or the column holds no numbers.
         OutOfSpace: There is no room to unpack it.
     """
-    kind = None
-    if not path.is_dir():
-        with path.open("rb") as file:
-            kind = file_kind(file)
-    if kind in (FileKind.Npy, FileKind.Safetensors):
-        return pick_tensor(map_file(path, str(wanted)), wanted, role)
-    header = select_tensor(read_columns(path), wanted.name, role)
+    path = paths[0]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(each.open("rb")) for each in paths]
+        kind = file_kind(files[0])
+        if len(files) == 1 and kind in (FileKind.Npy, FileKind.Safetensors):
+            return pick_tensor(map_file(path, str(wanted)), wanted, role)
+        columns = read_columns(files[0]) if len(files) == 1 else read_parts(files)
+    header = select_tensor(columns, wanted.name, role)
     label = f"{role} ({header.name})"
     if kind is not FileKind.Npz:
-        return scratch.unpack(header, table_parts(path, kind, header), label)
+        return scratch.unpack(header, table_parts(paths, header), label)
     if header.packed:
         return scratch.unpack(header, _inflated(path, header), label)
     return _map_member(path, header)

@@ -61,6 +61,10 @@ class Files:
             self._held[source] = self._cache.get(source, self._pins[source])
         return self._held[source].path
 
+    def folder(self, source: str, /) -> dict[str, str]:
+        """The URIs of a pinned folder's files by their names in it; empty where it is no folder."""
+        return {} if source in self._pins else pinned_folder(source, self._pins)
+
     def fetched(self) -> dict[str, SourcePin]:
         """The pins of the files that were asked for, with the digests of their bytes."""
         return {uri: self._pins[uri].model_copy(update={"sha256": file.sha256}) for uri, file in self._held.items()}

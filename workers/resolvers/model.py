@@ -87,7 +87,7 @@ class LoadedModel:
         Raises:
             InvalidInput: The points do not fit the model or its loss.
         """
-        batches = self._points(files).batches(points, batch_size=1024, dtype=self.dtype, loss=self._loss)
+        batches = PointFiles(files, self._scratch).batches(points, batch_size=1024, dtype=self.dtype, loss=self._loss)
         _check(batches, self._config, self._loss, self._num_classes)
         # In main memory like every other right-hand side: those of several jobs are put into one block.
         return loss_gradients(self.problem.model, batches).cpu()
@@ -130,12 +130,12 @@ def load_model(
     chosen = set(freeze_others(module, spec.parameters.include))
     layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
     loss = build_loss(stated_loss).to(place)
-    points = PointFiles(files, scratch or Scratch(), spec.sources)
+    points = PointFiles(files, scratch or Scratch())
     batches = points.batches(spec.data, batch_size=spec.data.batch_size, dtype=dtype, loss=stated_loss)
     _check(batches, config, stated_loss, None)
     outputs, targets = _try_out(module, batches, place)
     if isinstance(module, ExportedModule):
-        module.check_points_apart(batches.rows(0, 2)[0].to(place))
+        module.check_points_apart(moved(batches.points(0, 2), place).x)
     sequences = isinstance(config, TransformerLmConfig) and stated_loss.type == "cross_entropy"
     if sequences or classes_come_last(stated_loss, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)

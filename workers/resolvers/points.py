@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ihvp.blobs.store import BlobStore
+from ihvp.datafiles.folders import table_names
 from ihvp.errors import InvalidIndex, InvalidSampleWeights
 from ihvp.models.points import DataSpec, PointsSpec
 from ihvp.models.spec import LossSpec
 from ihvp.references import TensorName
 from workers.resolvers.columns import Column, map_column
 from workers.resolvers.data import PointBatches, Rows
+from workers.resolvers.files import FileAccess, Files
 from workers.resolvers.unpacking import Scratch
 
 __all__ = ["PointFiles"]
@@ -26,11 +28,11 @@ class PointFiles:
     """Where points come from.
 
     Attributes:
-        blobs: Files by their digests.
+        files: Blobs and others.
         scratch: Where what is packed in them is unpacked to.
     """
 
-    blobs: BlobStore
+    files: FileAccess
     scratch: Scratch = field(default_factory=Scratch)
 
     def batches(self, spec: PointsSpec, *, batch_size: int, dtype: torch.dtype, loss: LossSpec) -> PointBatches:
@@ -53,7 +55,15 @@ class PointFiles:
 
     def _column(self, reference: str, role: str) -> Column:
         wanted = TensorName.parse(reference)
-        return map_column(self.blobs.local_path(wanted.digest), wanted, role, self.scratch)
+        return map_column(self._paths(wanted.source), wanted, role, self.scratch)
+
+    def _paths(self, source: str) -> list[Path]:
+        """The file that is meant, or the tables of a folder."""
+        members = self.files.folder(source) if isinstance(self.files, Files) else {}
+        if not members:
+            return [self.files.local_path(source)]
+        names = table_names(members, lambda name: self.files.local_path(members[name]).open("rb"))
+        return [self.files.local_path(members[name]) for name in names]
 
     def _index(self, index: list[int] | str | None) -> Tensor | None:
         if index is None or isinstance(index, list):

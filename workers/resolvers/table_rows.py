@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from ihvp.datafiles.headers import table_files
-from ihvp.datafiles.kinds import FileKind
+from ihvp.datafiles.kinds import FileKind, file_kind
 from ihvp.datafiles.tables import import_pyarrow, open_parquet, readable
 from ihvp.errors import InvalidTensor
 from ihvp.tensors import TensorHeader
@@ -21,12 +20,11 @@ ROWS_AT_ONCE: Final = 65_536
 Array = np.ndarray[Any, Any]
 
 
-def table_parts(path: Path, kind: FileKind | None, header: TensorHeader) -> Iterator[Array]:
+def table_parts(paths: Sequence[Path], header: TensorHeader) -> Iterator[Array]:
     """A column's numbers as arrays ``[rows]`` or ``[rows, k]``, in order.
 
     Args:
-        path: A file, or a folder of them.
-        kind: The file's format; None for a folder.
+        paths: The files, whose rows follow each other.
         header: The column, as its headers showed it.
 
     Raises:
@@ -34,7 +32,7 @@ def table_parts(path: Path, kind: FileKind | None, header: TensorHeader) -> Iter
     """
     pa = import_pyarrow()
     done = 0
-    for column in _columns(pa, path, kind, header.name):
+    for column in (column for path in paths for column in _columns(pa, path, header.name)):
         with readable(pa, "Parquet or Arrow"):
             # What an offset in a damaged file points at may not be there.
             column.validate(full=True)
@@ -43,21 +41,22 @@ def table_parts(path: Path, kind: FileKind | None, header: TensorHeader) -> Iter
         yield part
 
 
-def _columns(pa: Any, path: Path, kind: FileKind | None, name: str) -> Iterator[Any]:
+def _columns(pa: Any, path: Path, name: str) -> Iterator[Any]:
+    with path.open("rb") as file:
+        kind = file_kind(file)
     if kind is FileKind.Parquet:
         with open_parquet(path) as parquet, readable(pa, "Parquet"):
             for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=[name]):
                 yield batch.column(name)
         return
-    for file in [path] if kind is not None else table_files(path):
-        with readable(pa, "Arrow"), pa.memory_map(str(file)) as source:
-            if kind is FileKind.Arrow:
-                reader = pa.ipc.open_file(source)
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-            else:
-                batches = iter(pa.ipc.open_stream(source))
-            for batch in batches:
-                yield batch.column(name)
+    with readable(pa, "Arrow"), pa.memory_map(str(path)) as source:
+        if kind is FileKind.Arrow:
+            reader = pa.ipc.open_file(source)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            batches = iter(pa.ipc.open_stream(source))
+        for batch in batches:
+            yield batch.column(name)
 
 
 def _numbers(pa: Any, column: Any, header: TensorHeader, first: int) -> Array:
