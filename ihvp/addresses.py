@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -154,12 +155,17 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
 
 class CheckedSyncTransport(httpx.BaseTransport):
-    """``CheckedTransport`` for threads."""
+    """``CheckedTransport`` for threads.
 
-    def __init__(self, rules: AddressRules) -> None:
+    Args:
+        rules: Which hosts may be reached.
+        trusted: Whose certificates are believed.
+    """
+
+    def __init__(self, rules: AddressRules, trusted: ssl.SSLContext) -> None:
         self._rules = rules
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._inner = httpx.HTTPTransport(limits=limits, trust_env=False)
+        self._inner = httpx.HTTPTransport(verify=trusted, limits=limits, trust_env=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Sends one request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
@@ -236,6 +237,16 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Folder of the filesystem blob store."""
         return self.data_dir / "blobs"
+
+    @property
+    def mlflow_authorization(self) -> str | None:
+        """What a request to MLflow's tracking server is authorised by: what its own variables hold, if anything."""
+        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
+        if token:
+            return f"Bearer {token}"
+        basic = b64encode(f"{user}:{password or ''}".encode()).decode()
+        return f"Basic {basic}" if user else None
 
     @property
     def source_cache_dir(self) -> Path:

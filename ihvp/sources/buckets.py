@@ -105,9 +105,9 @@ class BucketFiles:
                     hint=f"pip install 'ihvp[{EXTRAS[self._scheme]}]' for the API and the workers.",
                 ) from None
             wait = self._patience.left()
-            network = {"connect_timeout": wait, "read_timeout": wait, "retries": {"max_attempts": TRIES}}
+            network = {"connect_timeout": wait, "read_timeout": wait, "retries": {"max_attempts": 1}}
             options = {"config_kwargs": network} if self._scheme == "s3" else {"timeout": wait}
-            # Neither an earlier caller's listing nor its time limits.
+            # Neither an earlier caller's listing nor its time limits; s3fs tries again by itself.
             self._made = fsspec.filesystem(self._scheme, skip_instance_cache=True, use_listings_cache=False, **options)
         return self._made
 

@@ -24,7 +24,7 @@ class SourcePin(BaseModel):
     etag: str | None = Field(None, max_length=1024, description="Changes with the file, where it has one.")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Of all bytes, where it is known.")
     resolved: str | None = Field(
-        None, max_length=2048, description="What a name that can move stood for: an alias's version."
+        None, max_length=2048, description="The URI that a name which can move stood for: that of an alias's version."
     )
 
     def matches(self, found: SourcePin) -> bool:

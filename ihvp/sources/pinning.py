@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from ihvp.errors import SourceChanged, SourceError, SourceNotFound
 from ihvp.sources.uri import join_uri
@@ -53,7 +54,7 @@ def pin_references(uris: Iterable[str], given: Mapping[str, SourcePin], sources:
 def pinned_folder(uri: str, pins: Mapping[str, SourcePin]) -> dict[str, str]:
     """The pinned files of a folder: from the name relative to it to the file's URI; empty where it is no folder."""
     start = uri.rstrip("/") + "/"
-    return {name.removeprefix(start): name for name in pins if name.startswith(start)}
+    return {unquote(file.removeprefix(start)): file for file in pins if file.startswith(start)}
 
 
 def is_needed(name: str) -> bool:

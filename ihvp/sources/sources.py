@@ -97,10 +97,23 @@ class Sources:
 
         return BucketFiles(scheme, self._settings.source_buckets, self.patience, self._block)
 
+    def _hugging_face(self, _: str) -> Source:
+        from ihvp.sources.hugging_face import HuggingFaceFiles
+
+        return HuggingFaceFiles(self._settings.hf_endpoint, self.patience)
+
+    def _mlflow(self, _: str) -> Source:
+        from ihvp.sources.mlflow import MlflowFiles
+
+        settings = self._settings
+        return MlflowFiles(settings.mlflow_tracking_uri, settings.mlflow_authorization, self.patience, self)
+
 
 _MAKERS: Final[dict[str, Callable[[Sources, str], Source]]] = {
     "file": Sources._local,
     "https": Sources._https,
     "s3": Sources._buckets,
     "gs": Sources._buckets,
+    "hf": Sources._hugging_face,
+    "mlflow": Sources._mlflow,
 }

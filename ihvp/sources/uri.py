@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ihvp.errors import InvalidReference
 
@@ -54,7 +54,7 @@ def check_source_uri(text: str) -> str:
             "This is not a reference to a file.",
             given=text[:200],
             allowed=", ".join(f"{scheme}://" for scheme in SCHEMES),
-            hint="A space is written %20, and a # within a name %23.",
+            hint="A space is written %20, a # within a name %23, and a % itself %25.",
         )
     match scheme_of(text):
         case "file":
@@ -71,8 +71,8 @@ def check_source_uri(text: str) -> str:
 
 
 def join_uri(folder: str, name: str) -> str:
-    """The URI of a file in a folder, by its name relative to it."""
-    return f"{folder.rstrip('/')}/{name}"
+    """The URI of a file in a folder, by its name relative to it as it is, nothing quoted."""
+    return f"{folder.rstrip('/')}/{quote(name)}"
 
 
 def file_path(uri: str) -> str:
@@ -123,7 +123,7 @@ class BucketUri:
             InvalidReference: It is written otherwise.
         """
         scheme, _, rest = uri.partition("://")
-        bucket, _, key = rest.partition("/")
+        bucket, _, key = unquote(rest).partition("/")
         if not _BUCKET.fullmatch(bucket) or not key.strip("/") or {"..", "."} & set(key.split("/")):
             raise InvalidReference(
                 "An object is named by its bucket and key.", given=uri[:200], allowed=f"{scheme}://bucket/key"
@@ -154,7 +154,7 @@ class HuggingFaceUri:
         Raises:
             InvalidReference: It is written otherwise, or the revision is no commit.
         """
-        rest = uri.removeprefix("hf://")
+        rest = unquote(uri.removeprefix("hf://"))
         kind = "datasets" if rest.startswith("datasets/") else "models"
         name, mark, behind = rest.removeprefix("datasets/").partition("@")
         commit, _, path = behind.partition("/")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -34,6 +36,7 @@ __all__ = ["WebFile", "WebReader"]
 
 MOST_REDIRECTS: Final = 5
 MOST_TRIES: Final = 3
+MOST_JSON: Final = 16 * 1024 * 1024
 MOST_SKIPPED: Final = 64 * 1024 * 1024
 """Bytes read past of a server that serves no ranges, to come to those that are wanted."""
 BUFFER: Final = 64 * 1024
@@ -60,12 +63,12 @@ class WebReader:
         self._admit = admit
         self._patience = patience
         self._headers = dict(headers or {})
-        self._client = httpx.Client(transport=CheckedSyncTransport(rules), follow_redirects=False, trust_env=False)
+        self._client = httpx.Client(
+            transport=CheckedSyncTransport(rules, _trusted()), follow_redirects=False, trust_env=False
+        )
 
     @contextmanager
-    def get(
-        self, url: str, headers: Mapping[str, str] | None = None, *, method: str = "GET", follow: bool = True
-    ) -> Iterator[httpx.Response]:
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Iterator[httpx.Response]:
         """An answer with a status below 400, or 416; its body is not read yet.
 
         Raises:
@@ -79,13 +82,13 @@ class WebReader:
             self._admit(url)
             own = self._headers if _origin(url) == origin else {}
             request = self._client.build_request(
-                method, url, headers={"Accept-Encoding": "identity", **own, **(headers or {})}
+                "GET", url, headers={"Accept-Encoding": "identity", **own, **(headers or {})}
             )
             request.extensions["timeout"] = httpx.Timeout(self._patience.left()).as_dict()
             with self._explained(url):
                 response = self._client.send(request, stream=True)
             try:
-                if not (follow and response.has_redirect_location):
+                if not response.has_redirect_location:
                     _check_status(response, url)
                     yield response
                     return
@@ -93,6 +96,24 @@ class WebReader:
             finally:
                 response.close()
         raise SourceError("The file is redirected again and again.", given=_shown(url))
+
+    def json(self, url: str) -> tuple[Any, str | None]:
+        """What an interface says, and where its next page is.
+
+        Raises:
+            SourceError: It says something else than JSON, or too much of it.
+        """
+        with self.get(url) as response:
+            body = b""
+            for chunk in self._chunks(response, url):
+                body += chunk
+                if len(body) > MOST_JSON:
+                    raise SourceError("The server says more than is read here.", given=_shown(url))
+            following = response.links.get("next", {}).get("url")
+        try:
+            return json.loads(body), following
+        except ValueError:
+            raise SourceError("The server does not answer in JSON.", given=_shown(url)) from None
 
     def pin(self, url: str) -> SourcePin:
         """Size and validator of a file."""
@@ -270,6 +291,12 @@ class WebFile(io.RawIOBase):
                 return
             stream.rest = chunk[left:]
             left -= min(left, len(chunk))
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    """Public authorities, or those in ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``; reading them takes a while."""
+    return httpx.create_ssl_context()
 
 
 def _check_status(response: httpx.Response, url: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -27,6 +29,7 @@ class WebServer:
     """
 
     port: int = 0
+    scheme: str = "http"
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
@@ -39,7 +42,7 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{'localhost' if self.scheme == 'https' else '127.0.0.1'}:{self.port}"
 
     def put(self, path: str, data: bytes) -> str:
         self.files[path] = data
@@ -53,6 +56,9 @@ class WebServer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         state = self.server.state
@@ -88,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cut = self.server.state.cut
         if cut and len(body) > cut[0]:
             self.wfile.write(body[: cut.pop(0)])
@@ -112,9 +120,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_web_server() -> Iterator[WebServer]:
-    server = _Server(("127.0.0.1", 0), _Handler)
+def running_web_server(port: int = 0, certificate: Path | None = None) -> Iterator[WebServer]:
+    """A server; with a certificate and its key in a file, one for https."""
+    server = _Server(("127.0.0.1", port), _Handler)
     server.state = WebServer(port=server.server_address[1])
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.state.scheme = "https"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

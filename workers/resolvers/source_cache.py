@@ -134,7 +134,7 @@ class SourceCache:
                     file.write(chunk)
         found = SourcePin(size=size, sha256=digest.hexdigest())
         # A file that is written to while it is read has one pin before, and another after.
-        after = pin if pin.sha256 is not None else sources.pin(uri)
+        after = pin if pin.sha256 is not None else sources.pin(pin.resolved or uri)
         if not pin.matches(found) or not pin.matches(after):
             raise SourceChanged(
                 "The file is no longer the one that was pinned.",
