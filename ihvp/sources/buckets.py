@@ -31,7 +31,7 @@ __all__ = ["BucketFiles"]
 
 PACKAGES: Final = {"s3": "s3fs", "gs": "gcsfs"}
 EXTRAS: Final = {"s3": "s3", "gs": "gcs"}
-TRIES: Final = 3
+TRIES: Final = 2
 
 
 class BucketFiles:
@@ -107,8 +107,10 @@ class BucketFiles:
             wait = self._patience.left()
             network = {"connect_timeout": wait, "read_timeout": wait, "retries": {"max_attempts": 1}}
             options = {"config_kwargs": network} if self._scheme == "s3" else {"timeout": wait}
-            # Neither an earlier caller's listing nor its time limits; s3fs tries again by itself.
-            self._made = fsspec.filesystem(self._scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+            # Neither an earlier caller's listing nor its time limits.
+            made = fsspec.filesystem(self._scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+            made.retries = TRIES  # s3fs would try five times, whoever waits
+            self._made = made
         return self._made
 
     def _admitted(self, uri: str) -> str:
