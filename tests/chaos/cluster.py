@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -129,6 +130,13 @@ class Cluster:
         """Starts a reconciler."""
         return self._start(f"r{len(self.parts)}", [sys.executable, "-m", "workers.reconciler"], overrides)
 
+    def sender(self, **overrides: Any) -> Part:
+        """Starts a sender of webhooks."""
+        name = f"s{len(self.parts)}"
+        command = ["-m", "celery", "--quiet", "-A", "workers.webhooks.celery_app", "worker", "--without-gossip"]
+        command += ["--without-mingle", "--pool", "solo", "-n", f"{name}@chaos"]
+        return self._start(name, [sys.executable, *command], overrides)
+
     def api(self, **overrides: Any) -> Part:
         """Starts the API on a port that it keeps, and waits until it answers."""
         port = int(self.url.rpartition(":")[2]) if self.url else free_port()
@@ -148,7 +156,7 @@ class Cluster:
 
     def _start(self, name: str, command: Sequence[str], overrides: dict[str, Any]) -> Part:
         settings = {**self.settings.model_dump(exclude_unset=True), **overrides}
-        environment = child_environment(**{name: str(value) for name, value in settings.items()})
+        environment = child_environment(**{name: _written(value) for name, value in settings.items()})
         environment["CHAOS_ARMED"] = str(self.armed)
         part = Part(name, [*self._prefix, *command], environment, self.folder / f"{name}.log")
         self.parts.append(part)
@@ -248,6 +256,10 @@ class Cluster:
             part.kill()
         self.store.close()
         self.server.stop()
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, tuple | list) else str(value)
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import redis
 
 from ihvp.errors import IhvpError, JobAlreadyFinished
 from tests.chaos.cluster import Cluster, Part, eventually
+from tests.chaos.listener import complaints_of, moody_receiver
 from tests.chaos.steps import STEPS
 
 pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(1200)]
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(1200)]
 JOBS: Final = int(os.environ.get("JOBS", "300"))
 FAULTS_EVERY_S: Final = (0.7, 2.5)
 SETTLED_WITHIN_S: Final = 240.0
+HOOKED: Final = 0.4
+"""Of the jobs: somebody is told of their end."""
 KINDS: Final = {"plain": 40, "many rows": 10, "alike": 20, "direct": 8, "minres": 6, "bad": 6, "slow": 4, "due": 6}
 
 
@@ -57,6 +60,7 @@ class Storm:
         self.cluster, self.chance = cluster, chance
         self.workers = [cluster.worker(), cluster.worker()]
         self.reconcilers = [cluster.reconciler(), cluster.reconciler()]
+        self.senders = [cluster.sender(), cluster.sender()]
         self.api = cluster.parts[0]
         self.counts: Counter[str] = Counter()
         self._thaw: list[tuple[float, psutil.Process]] = []
@@ -64,7 +68,7 @@ class Storm:
     def strike(self) -> None:
         """One random fault."""
         faults = [self.kill_child, self.arm, self.arm, self.freeze, self.kill_worker, self.kill_reconciler]
-        faults += [self.flush_broker, self.restart_store, self.kill_api, self.double_messages]
+        faults += [self.kill_sender, self.flush_broker, self.restart_store, self.kill_api, self.double_messages]
         fault = self.chance.choice(faults)
         fault()
         self.counts[fault.__name__] += 1
@@ -99,6 +103,9 @@ class Storm:
 
     def kill_reconciler(self) -> None:
         self._replace(self.reconcilers, self.cluster.reconciler)
+
+    def kill_sender(self) -> None:
+        self._replace(self.senders, self.cluster.sender)
 
     def kill_api(self) -> None:
         self.api.kill()
@@ -138,20 +145,36 @@ def test_no_job_is_lost_and_none_ends_twice_whatever_fails(tmp_path: Path) -> No
     print(f"\nseed {seed}: make chaos SEED={seed} repeats it")
     chance, faults = random.Random(seed), random.Random(seed + 1)
     # Each death of a worker counts; with so many, the cap on a job's attempts would be met by chance.
-    cluster = Cluster(tmp_path / "storm", max_attempts=25)
-    try:
+    pauses = (0.2, 0.5, 1.0, *[2.0] * 20)
+    hooked: dict[str, Any] = {
+        "webhook_allowed_hosts": ("127.0.0.1",),
+        "webhook_pauses_s": pauses,
+        "webhook_timeout_s": 1.5,
+    }
+    cluster = Cluster(tmp_path / "storm", max_attempts=25, **hooked)
+    told: list[str] = []
+    with ExitStack() as stack:
+        stack.callback(cluster.close)
+        receiver = stack.enter_context(moody_receiver(random.Random(seed + 2), JOBS // 2))
         cluster.api()
+        secret = cluster.client.webhooks.create_secret().secret
+        assert secret is not None
         storm = Storm(cluster, faults)
         kinds, refused = Counter[str](), Counter[str]()
         next_fault = time.monotonic() + 1.0
         while len(cluster.accepted) < JOBS:
             kind, made = job(cluster, chance, len(cluster.accepted) + sum(refused.values()))
+            hook = chance.random() < HOOKED
+            if hook:
+                made["webhook"] = {"url": receiver.url}
             try:
                 job_id = cluster.submit(**made)
             except IhvpError as error:
                 refused[error.code] += 1
                 continue
             kinds[kind] += 1
+            if hook:
+                told.append(job_id)
             if chance.random() < 0.08:
                 cancel(cluster, chance.choice(cluster.accepted[-20:]))
             if time.monotonic() > next_fault:
@@ -173,17 +196,25 @@ def test_no_job_is_lost_and_none_ends_twice_whatever_fails(tmp_path: Path) -> No
         failures = Counter(
             found.error.code for each in cluster.accepted if (found := cluster.store.get(each)).error is not None
         )
+        eventually(lambda: not undelivered(cluster), SETTLED_WITHIN_S, "the delivery of all webhooks")
+        unheard = complaints_of(receiver, secret, told, cluster.store)
         report = cluster.check()
+        report.complaints += unheard
+        tries = len(receiver.received)
+        print(f"webhooks: {len(told)} jobs told of by {tries} tries that arrived, {len(unheard)} complaints")
         print(f"jobs: {dict(kinds)}\nrefused: {dict(refused)}\nfaults: {dict(storm.counts)}")
         print(f"ended: {report}\nfailures: {dict(failures)}\nseed {seed}")
         assert report.complaints == []
         assert report.counts["lost"] == 0
         assert report.counts["succeeded"] > JOBS / 2
         assert "internal_error" not in failures
-    finally:
-        cluster.close()
 
 
 def cancel(cluster: Cluster, job_id: str) -> None:
     with suppress(JobAlreadyFinished):
         cluster.client.cancel(job_id)
+
+
+def undelivered(cluster: Cluster) -> bool:
+    """Whether a webhook has not arrived yet."""
+    return any(True for _ in cluster.client.webhooks.deliveries(state="pending"))
