@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ihvp.settings import Settings
+from tests.sources.mlflow_server import MlflowServer, running_mlflow
 from tests.sources.web_server import WebServer, running_web_server
 
 
@@ -34,3 +35,10 @@ def settings(tmp_path: Path, root: Path) -> Settings:
         source_timeout_s=2.0,
         source_resolve_s=10.0,
     )
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One MLflow server for the session: it takes seconds to start."""
+    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server

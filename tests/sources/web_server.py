@@ -25,6 +25,7 @@ class WebServer:
         validators: Whether it says ETags.
         cut: Bytes after which it drops the line, once for each number in the list.
         hung: Paths that are never answered.
+        stalled: Paths whose line goes silent after so many bytes.
         requests: ``path range`` of each request, as they came.
     """
 
@@ -37,6 +38,7 @@ class WebServer:
     validators: bool = True
     cut: list[int] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)
+    stalled: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -102,8 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(2)
             return
+        stalled = self.server.state.stalled.get(self.path)
         try:
-            self.wfile.write(body)
+            self.wfile.write(body[:stalled])
+            if stalled is not None and len(body) > stalled:
+                self.server.state.over.wait(30)
         except OSError:
             self.close_connection = True
 

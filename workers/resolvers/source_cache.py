@@ -100,7 +100,7 @@ class SourceCache:
                 held = path.open("rb")
                 fcntl.flock(held, fcntl.LOCK_SH)
                 if _same(path, held):
-                    os.utime(path)
+                    _mark_used(path)
                     return CachedFile(path, path.name.rpartition("-")[2], held)
                 held.close()
         return None
@@ -118,6 +118,7 @@ class SourceCache:
             digest = self._copy(sources, uri, pin, file)
             sync_file(file)
             final = self._root / f"{key}-{digest}"
+            _mark_used(part)
             part.rename(final)
             sync_folder(self._root)
             unless_kept.pop_all()
@@ -222,6 +223,11 @@ class SourceCache:
                 if _same(path, lock):
                     yield
                     return
+
+
+def _mark_used(path: Path) -> None:
+    # By our own clock: the file system's ticks too slowly to tell which of two was used later.
+    os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
 
 def _try_lock(file: BinaryIO) -> bool:
