@@ -57,6 +57,8 @@ class Services:
     numbers: HourlyNumbers
     lookers: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 32))
     """Bounds the threads that look at files outside the blob store."""
+    projectors: CapacityLimiter = field(default_factory=partial(CapacityLimiter, 2))
+    """Bounds the threads that multiply: each holds some megabytes of numbers."""
     tenant: str = DEFAULT_TENANT
     views: dict[str, Services] = field(default_factory=dict)
     """Those of the tenants of late."""

@@ -37,6 +37,7 @@ __all__ = [
     "ModelView",
     "PredictionView",
     "ProblemDetails",
+    "ProjectionView",
     "Readiness",
     "ResultView",
     "SecretList",
@@ -290,6 +291,18 @@ class ResultView(_View):
     info: ResultInfo
     provenance: Provenance
     digest: str
+
+
+class ProjectionView(_View):
+    """Dot products of a job's solutions with the rows of a blob, instead of the solutions."""
+
+    dots: list[list[float | None]] = Field(
+        description="[k, m], summed in float64: a row for each right-hand side, a column for each row of the blob."
+    )
+    shape: list[int] = Field(description="[k, m].")
+    projection: str = Field(description="The blob.")
+    job_id: str
+    digest: str = Field(description="Of the result.")
 
 
 class InfluencePoint(_View):

@@ -15,10 +15,11 @@ from app.examples import INFLUENCE, RESULT
 from app.influence import read_influence
 from app.negotiation import choose
 from app.problems import ANYWHERE, problems
+from app.projection import project_result
 from app.results import JSON, NPY, SAFETENSORS, open_result
 from app.routes.blobs import RANGE_PARAMETERS
 from ihvp import errors as e
-from ihvp.wire import Influence, ResultView
+from ihvp.wire import Influence, ProjectionView, ResultView
 
 __all__ = ["router"]
 
@@ -32,8 +33,8 @@ HEADERS: Final = {**ETAG, **VARY}
 @router.get(
     "/{job_id}/result",
     operation_id="getResult",
-    summary="Fetch x, with its certificate",
-    response_model=ResultView,
+    summary="Fetch x, with its certificate; or its dot products",
+    response_model=ResultView | ProjectionView,
     openapi_extra=RANGE_PARAMETERS,
     responses={
         **documented(
@@ -51,6 +52,10 @@ HEADERS: Final = {**ETAG, **VARY}
             e.ResultExpired,
             e.NotAcceptable,
             e.RangeNotSatisfiable,
+            e.InvalidReference,
+            e.UnknownBlob,
+            e.InvalidTensor,
+            e.ProjectionMismatch,
         ),
     },
 )
@@ -62,8 +67,20 @@ async def result(
         Literal["json", "safetensors", "npy"] | None,
         Query(alias="format", description="Instead of an Accept header, for links."),
     ] = None,
+    projection: Annotated[
+        str | None,
+        Query(
+            max_length=600,
+            pattern=r"^sha256:[0-9a-f]{64}(#.{1,512})?$",
+            description="A blob of vectors [m, p] or [p], or of one tensor a parameter. The answer, always JSON, is "
+            "then the dot products [k, m] of the solutions with its rows, and not the solutions.",
+        ),
+    ] = None,
 ) -> Any:
     """`application/json` has x inline up to a limit; safetensors carries the rest in its metadata; npy is x alone."""
+    if projection is not None:
+        choose(FORMATS[wanted] if wanted else request.headers.get("accept"), [JSON])
+        return json_answer(await project_result(services, job_id, projection))
     kind = FORMATS[wanted] if wanted else choose(request.headers.get("accept"), [JSON, SAFETENSORS, NPY])
     found = await open_result(services, job_id)
     etag, headers = found.etag(kind), {"Vary": "Accept", "Cache-Control": "private, no-cache"}

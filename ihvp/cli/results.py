@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,12 @@ def result(
         Path | None, typer.Option("--output", "-o", help="Write x to this .npy or .safetensors file.")
     ] = None,
     influence: Annotated[bool, typer.Option("--influence", help="Show the training points that matter.")] = False,
+    projection: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the dot products of x with the rows of this .npy or .safetensors file or blob, and not x."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of them, each way.")] = 3,
     strict: Strict = False,
     url: Url = None,
@@ -37,6 +44,9 @@ def result(
     with connect(url) as client:
         if influence:
             _show_influence(client, job_id, top, as_json=as_json)
+            return
+        if projection is not None:
+            _show_projection(client, job_id, projection, as_json=as_json)
             return
         solved = client.result(job_id)
     if output is not None:
@@ -72,6 +82,16 @@ def _show_influence(client: Client, job_id: str, top: int, *, as_json: bool) -> 
         print_json(found)
     else:
         show(influence_table(found))
+
+
+def _show_projection(client: Client, job_id: str, projection: str, *, as_json: bool) -> None:
+    from ihvp.cli.tables import print_json, projection_table, show
+
+    dots = client.project(job_id, projection)
+    if as_json:
+        print_json({"dots": [[number if math.isfinite(number) else None for number in row] for row in dots.tolist()]})
+    else:
+        show(projection_table(dots.tolist()))
 
 
 def add_to(app: typer.Typer) -> None:

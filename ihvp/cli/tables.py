@@ -206,6 +206,15 @@ def influence_table(influence: Influence) -> Table:
     return table
 
 
+def projection_table(dots: Sequence[Sequence[float]]) -> Table:
+    """Dot products, one line a right-hand side and row."""
+    table = _table("rhs", "row", "x · row")
+    for number, products in enumerate(dots):
+        for row, dot in enumerate(products):
+            table.add_row(str(number), str(row), _number(dot))
+    return table
+
+
 def model_table(models: Iterable[ModelView]) -> Table:
     """One line a model."""
     table = _table("model", "architecture", "parameters", "points", "dtype", "loss", "created")

@@ -137,6 +137,13 @@ class Arguments:
             raise InvalidInput(
                 "Data points are a mapping.", given=type(value).__name__, allowed='{"inputs": …, "targets": …}'
             )
-        return {
-            name: self.tensor(content) if name in {"inputs", "targets"} else content for name, content in value.items()
-        }
+        return {name: self._points(name, content) for name, content in value.items()}
+
+    def _points(self, name: str, content: Any) -> Any:
+        if name == "inputs" and isinstance(content, Mapping):
+            return {each: self.tensor(part) for each, part in content.items()}
+        plain = name == "index" and isinstance(content, list | range)
+        tensors = {"inputs", "targets", "weights", "index"}
+        if plain or name not in tensors or content is None:
+            return list(content) if plain else content
+        return self.tensor(content)

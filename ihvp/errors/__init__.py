@@ -10,6 +10,7 @@
     │   ├── UnknownOption              unknown_option
     │   ├── InvalidOption              invalid_option
     │   ├── RhsShapeMismatch           rhs_shape_mismatch
+    │   ├── ProjectionMismatch         projection_mismatch
     │   ├── NonFiniteRhs               rhs_not_finite
     │   ├── UnknownModel               unknown_model
     │   ├── UnknownArchitecture        unknown_architecture

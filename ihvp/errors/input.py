@@ -28,6 +28,7 @@ __all__ = [
     "NonFiniteRhs",
     "NonFiniteWeights",
     "NotRegistered",
+    "ProjectionMismatch",
     "RhsShapeMismatch",
     "RowsMismatch",
     "SolveTooLarge",
@@ -86,6 +87,12 @@ class RhsShapeMismatch(InvalidInput):
     """A right-hand side has not as many numbers as the model has parameters."""
 
     code = "rhs_shape_mismatch"
+
+
+class ProjectionMismatch(InvalidInput):
+    """The rows that a result is to be projected on do not fit it."""
+
+    code = "projection_mismatch"
 
 
 class NonFiniteRhs(InvalidInput):

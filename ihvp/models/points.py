@@ -10,7 +10,8 @@ from ihvp.references import TensorRef
 
 __all__ = ["MOST_INLINE_ROWS", "DataSpec", "PointsSpec"]
 
-MOST_INLINE_ROWS: Final = 1_000_000
+MOST_INLINE_ROWS: Final = 100_000
+"""More row numbers belong in a file: a job carries its spec with it wherever it goes."""
 
 InputName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 RowNumber = Annotated[int, Field(ge=0, lt=2**48, strict=True)]

@@ -101,6 +101,19 @@ def job_now(world: World, job: dict[str, Any]) -> Any:
     return world.a.http.get(f"/v1/jobs/{job['id']}").json()
 
 
+def get_result(world: World) -> None:
+    """A's result, and A's own results projected on a blob of B's."""
+    on_job("GET", "/v1/jobs/{job_id}/result")(world)
+    rows = npy(np.array([1.0, 0.0, -1.0]))
+    digest = digest_of(rows)
+    assert world.b.put(f"/v1/blobs/{digest}", content=rows).status_code == 201
+    path = f"/v1/jobs/{world.job['id']}/result?projection={digest}"
+    problem(world.a.http.get(path), 422, "unknown_blob")
+    missing(world.b.get(path), "job_not_found")
+    world.a.put(rows)
+    assert world.a.http.get(path).json()["dots"] == [[-2.0]]
+
+
 def submit(world: World) -> None:
     """A job on A's model, on A's blobs, under A's key."""
     good = {"rhs": {"inline": [1.0, 2.0, 3.0]}}
@@ -267,7 +280,7 @@ CHECKS: dict[str, Callable[[World], None]] = {
     "cancelJob": on_job("POST", "/v1/jobs/{job_id}/cancel"),
     "rerunJob": on_job("POST", "/v1/jobs/{job_id}/rerun"),
     "deleteJob": on_job("DELETE", "/v1/jobs/{job_id}"),
-    "getResult": on_job("GET", "/v1/jobs/{job_id}/result"),
+    "getResult": get_result,
     "getInfluence": on_job("GET", "/v1/jobs/{job_id}/influence"),
     "streamJobEvents": on_job("GET", "/v1/jobs/{job_id}/events"),
     "registerModel": register,
