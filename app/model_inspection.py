@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from app.points import check_loss, check_points
+from app.points import check_points
 from app.stored_tensors import StoredTensor, find_tensors
 from ihvp.errors import BlobNotFound, UnknownBlob, WeightsMismatch
 from ihvp.exports import Archive, read_program, require_exports
 from ihvp.models.architectures import ArchitectureConfig, num_elements, parse_architecture
+from ihvp.models.losses import check_loss
 from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
 from ihvp.references import TensorName
 
@@ -65,7 +66,7 @@ def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -
     architecture = architecture_of(spec, settings)  # the cheapest fault to find comes first
     spec = spec.model_copy(update={"sources": files.pin(spec.source_uris(), spec.sources)})
     loss = spec.stated_loss()
-    check_loss(loss)
+    check_loss(loss, settings.losses)
     shapes = _shapes(spec, files, architecture)
     layout = build_layout(shapes, spec.parameters.include)
     num_points = check_points(spec.data, files, loss, architecture, place="data")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ihvp.models.points import PointsSpec
     from ihvp.models.spec import LossSpec
 
-__all__ = ["check_loss", "check_points"]
+__all__ = ["check_points"]
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,6 @@ class _Points:
     def scanned(self) -> bool:
         """Whether values are looked at here: rows that an index leaves out may hold anything."""
         return self.index is None
-
-
-def check_loss(loss: LossSpec) -> None:
-    """Checks the loss' options against its type.
-
-    Raises:
-        LossMismatch: It has no such option.
-    """
-    if loss.type != "cross_entropy" and (loss.label_smoothing or loss.ignore_index is not None):
-        raise LossMismatch(
-            "Only cross_entropy has label_smoothing and ignore_index.",
-            given=loss.type,
-            hint="Leave them out, or use cross_entropy.",
-        )
 
 
 def check_points(
@@ -101,7 +87,7 @@ def check_points(
         _check_features(points, architecture)
     if loss.type == "cross_entropy":
         _check_classes(points)
-    elif architecture is not None:
+    elif architecture is not None and not loss.is_plugin:
         _check_values(points, architecture)
     return rows if points.index is None else check_index(points.index, rows)
 
@@ -234,4 +220,11 @@ def _check_values(points: _Points, architecture: ArchitectureConfig) -> None:
             given=f"{targets.label} {list(targets.shape)}",
             allowed=f"[n, {', '.join(map(str, outputs))}]",
             hint="Reshape the targets; nothing is broadcast.",
+        )
+    weights = points.loss.pos_weight
+    if outputs is not None and weights is not None and len(weights) not in (1, outputs[-1]):
+        raise LossMismatch(
+            "pos_weight has one number for each output, or one for all.",
+            given=f"{len(weights)} numbers",
+            allowed=f"1 or {outputs[-1]}",
         )

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     architectures: tuple[str, ...] = Field(
         (), description="Plug-in architectures to accept although the API's own environment lacks them."
     )
+    losses: tuple[str, ...] = Field(
+        (), description="Plug-in losses to accept although the API's own environment lacks them."
+    )
 
     source_roots: tuple[Path, ...] = Field(
         (), description="Folders whose files `file://` references may name; the same ones for the API and the workers."

@@ -131,7 +131,7 @@ class Client(ResultCalls):
             weights: Digest, safetensors file, or a mapping of parameter names to arrays.
             loss: ``"cross_entropy"``, or ``{"type": …, options}``.
             data: ``{"inputs": …, "targets": …}`` as digests, files or arrays; ``inputs`` may be a mapping of such by
-                the names of the model's arguments. Also ``weights`` [n], and ``index``, a list or array of row numbers.
+                the names of the model's arguments. Also ``weights`` [n], and ``index``, row numbers.
             parameters: ``{"include": [patterns]}``.
             dtype: ``"float32"`` or ``"float64"``.
         """

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownLoss, UnknownParameters
+from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownParameters
+from ihvp.models.losses import LOSSES, LossSpec, loss_names
 from ihvp.models.points import DataSpec
 from ihvp.references import ModelName, WeightsRef, blobs_among, exported_blob
 from ihvp.sources.pin import SourcePins, check_pinned_uris
@@ -18,20 +19,15 @@ from ihvp.sources.uri import is_source_uri
 
 __all__ = ["LOSSES", "LayoutEntry", "LossSpec", "ModelRecord", "ModelSpec", "build_layout"]
 
-LOSSES: Final = ("cross_entropy", "mse", "bce_with_logits")
-
-LATER_FIELDS: Final[dict[str, Any]] = {"sources": {}, "data.weights": None, "data.index": None}
+LATER_FIELDS: Final[dict[str, Any]] = {
+    "sources": {},
+    "data.weights": None,
+    "data.index": None,
+    "loss.pos_weight": None,
+    "loss.config": {},
+}
 """Fields that came after the first version, by their dotted path, with what they hold where nobody uses them: a spec
 without them keeps the digest that it had before there were any."""
-
-
-def _known_loss(name: str) -> str:
-    if name not in LOSSES:
-        raise UnknownLoss("No loss has this name.", given=name[:100], allowed=", ".join(LOSSES))
-    return name
-
-
-LossName = Annotated[str, AfterValidator(_known_loss), Field(json_schema_extra={"enum": list(LOSSES)})]
 
 
 class _Strict(BaseModel):
@@ -43,16 +39,6 @@ class ArchitectureSpec(_Strict):
 
     type: str = Field(min_length=1, max_length=200, examples=["mlp"])
     config: dict[str, Any] = Field(default_factory=dict)
-
-
-class LossSpec(_Strict):
-    """The loss, averaged over the training points."""
-
-    type: LossName
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, strict=True, description="cross_entropy only.")
-    ignore_index: int | None = Field(
-        None, ge=-(2**63), lt=2**63, strict=True, description="cross_entropy only: targets that do not count."
-    )
 
 
 class ParameterSpec(_Strict):
@@ -78,9 +64,9 @@ class ModelSpec(_Strict):
         description="Left out only where the weights say it themselves: a folder in Hugging Face layout, an export.",
     )
     weights: WeightsRef
-    loss: Annotated[
-        LossSpec | None, BeforeValidator(_named_loss, json_schema_input_type=LossName | LossSpec | None)
-    ] = Field(None, description="Left out only where the model says its own.")
+    loss: Annotated[LossSpec | None, BeforeValidator(_named_loss, json_schema_input_type=str | LossSpec | None)] = (
+        Field(None, description="Left out only where the model says its own.")
+    )
     data: DataSpec
     parameters: ParameterSpec = Field(default_factory=ParameterSpec)
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the solve.")
@@ -144,7 +130,7 @@ class ModelSpec(_Strict):
             LossMismatch: It has no loss.
         """
         if self.loss is None:
-            raise LossMismatch("The model does not say its loss itself.", allowed=f"loss: {', '.join(LOSSES)}")
+            raise LossMismatch("The model does not say its loss itself.", allowed=f"loss: {', '.join(loss_names())}")
         return self.loss
 
     def references(self) -> list[str]:

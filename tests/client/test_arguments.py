@@ -56,6 +56,27 @@ def test_what_json_cannot_hold_well_goes_as_a_blob(
     assert sent.blob in uploads
 
 
+def test_points_are_uploaded_wherever_they_are_arrays(arguments: Arguments, uploads: Uploads) -> None:
+    data = {
+        "inputs": {"input_ids": np.ones((3, 2), np.int64), "attention_mask": DIGEST + "#mask"},
+        "targets": np.zeros(3, np.int64),
+        "weights": np.ones(3),
+        "index": range(2),
+        "batch_size": 7,
+    }
+    fields = {"architecture": {"type": "theirs"}, "weights": DIGEST, "loss": "cross_entropy"}
+    sent = ModelSpec.model_validate(arguments.model({**fields, "data": data}, {})).data
+    assert isinstance(sent.inputs, dict)
+    assert sent.inputs["input_ids"] in uploads
+    assert sent.inputs["attention_mask"] == DIGEST + "#mask"
+    assert {sent.targets, sent.weights} <= set(uploads)
+    assert (sent.index, sent.batch_size) == ([0, 1], 7)
+    points_of = {**{name: data[name] for name in ("inputs", "targets")}, "index": np.array([2])}
+    points = RhsSpec.model_validate(arguments.rhs({"gradient_of": points_of}))
+    assert points.gradient_of is not None
+    assert points.gradient_of.index in uploads
+
+
 def test_one_array_a_parameter_becomes_one_blob(arguments: Arguments, uploads: Uploads) -> None:
     sent = arguments.rhs({"0.weight": np.ones((2, 3)), "0.bias": np.zeros(2)})
     assert list(sent) == ["blob"]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ihvp.errors import InvalidArchitecture, UnknownArchitecture, UnknownParameters
+from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownArchitecture, UnknownLoss, UnknownParameters
 from ihvp.models.architectures import parse_architecture
+from ihvp.models.losses import LossSpec, check_loss
 from ihvp.models.spec import ModelSpec, build_layout
 
 DIGEST = "sha256:" + "0" * 64
@@ -62,8 +63,56 @@ def test_blobs_and_other_files_are_told_apart() -> None:
 
 
 def test_an_unknown_loss_lists_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="cross_entropy, mse, bce_with_logits"):
-        spec(loss="hinge")
+    with pytest.raises(UnknownLoss, match=r"Given: hinge\. Allowed: cross_entropy, mse, bce_with_logits"):
+        check_loss(LossSpec(type="hinge"))
+    check_loss(LossSpec(type="hinge"), extra=("hinge",))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"type": "mse", "label_smoothing": 0.1}, "Only cross_entropy has label_smoothing"),
+        ({"type": "bce_with_logits", "ignore_index": 0}, "ignore_index"),
+        ({"type": "cross_entropy", "pos_weight": [2.0]}, "Only bce_with_logits has pos_weight"),
+        ({"type": "mse", "config": {"delta": 1}}, "Only plug-ins have a config"),
+    ],
+)
+def test_options_of_another_loss_are_refused(loss: dict[str, Any], message: str) -> None:
+    with pytest.raises(LossMismatch, match=message):
+        check_loss(LossSpec.model_validate(loss))
+
+
+@pytest.mark.parametrize("weights", [[], [0.0], [-1.0], [float("inf")], ["1"] * 10_001])
+def test_positive_weights_are_positive(weights: Any) -> None:
+    with pytest.raises(ValidationError):
+        LossSpec(type="bce_with_logits", pos_weight=weights)
+
+
+def test_fields_that_came_later_change_the_digest_only_where_they_are_used() -> None:
+    plain = spec(data={"inputs": DIGEST, "targets": DIGEST, "weights": None, "index": None}, loss="bce_with_logits")
+    assert (
+        plain.digest == "sha256:88b4c3693b72e941657a5717521a41f4c79edd8dd034d4c7af36f0a41c5126c5"
+    )  # as it was before
+    used = [
+        spec(data={"inputs": DIGEST, "targets": DIGEST, "weights": DIGEST}),
+        spec(data={"inputs": DIGEST, "targets": DIGEST, "index": [0, 1]}),
+        spec(data={"inputs": DIGEST, "targets": DIGEST, "index": [1, 0]}),
+        spec(data={"inputs": {"x": DIGEST}, "targets": DIGEST}),
+        spec(loss={"type": "bce_with_logits", "pos_weight": [2.0]}),
+        spec(loss={"type": "theirs", "config": {"a": 1}}),
+    ]
+    assert len({each.digest for each in (plain, *used)}) == 1 + len(used)
+
+
+def test_every_reference_is_listed() -> None:
+    other = ["sha256:" + digit * 64 for digit in "12345"]
+    data = {
+        "inputs": {"a": other[0], "b": f"{other[1]}#c"},
+        "targets": other[2],
+        "weights": other[3],
+        "index": other[4],
+    }
+    assert sorted(spec(data=data).blob_digests()) == sorted([DIGEST, *other])
 
 
 def test_unknown_fields_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ihvp.jobs.record import JobRecord
@@ -17,6 +20,7 @@ from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 from tests.app.conftest import running_service
 from tests.app.driver import Service, problem, tensors
+from tests.datafiles.samples import table, write_dataset
 from tests.sources.problem import DAMPING, Regression, spec
 from tests.sources.web_server import WebServer, running_web_server
 from workers.execution import Executor
@@ -112,6 +116,39 @@ def test_weights_from_a_file_and_data_from_the_web(place: Place) -> None:
         data: hashlib.sha256(place.regression.files["data.safetensors"]).hexdigest(),
         f"{place.web.url}/b.npy": hashlib.sha256(place.regression.files["b.npy"]).hexdigest(),
     }
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        *[(where, kind) for where in ("file", "web") for kind in ("parquet", "npz", "arrow")],
+        ("file", "dataset"),  # there are no folders in the web
+    ],
+)
+def test_data_in_each_format_from_each_place(place: Place, where: str, kind: str) -> None:
+    """Headers by range reads at the API; the rows from the worker's cache."""
+    whole = table({"x": place.regression.inputs, "y": place.regression.targets}, fixed=False)
+    buffer = io.BytesIO()
+    if kind == "dataset":
+        if not (place.root / "train").exists():
+            write_dataset(place.root / "train", whole)
+        data = f"{files(place)}/train"
+    else:
+        if kind == "parquet":
+            pq.write_table(whole, buffer)
+        elif kind == "npz":
+            np.savez_compressed(buffer, x=place.regression.inputs, y=place.regression.targets)
+        else:
+            with pa.ipc.new_file(buffer, whole.schema) as writer:
+                writer.write_table(whole, max_chunksize=7)
+        place.web.put(f"/data.{kind}", buffer.getvalue())
+        (place.root / f"data.{kind}").write_bytes(buffer.getvalue())
+        data = f"{place.web.url if where == 'web' else files(place)}/data.{kind}"
+    job = place.run(spec(f"{files(place)}/weights.safetensors", data))
+    np.testing.assert_allclose(place.result(job)["x"], place.regression.x, rtol=1e-7)
+    held_out = {"inputs": f"{data}#x", "targets": f"{data}#y", "index": [3, 1]}
+    job = place.run(spec(f"{files(place)}/weights.safetensors", data), rhs={"gradient_of": held_out})
+    assert np.shape(place.result(job)["x"]) == (2, 3)
 
 
 def test_gradients_at_points_from_the_web(place: Place) -> None:

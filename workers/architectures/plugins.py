@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 
 from ihvp.errors import InvalidArchitecture, UnknownArchitecture
 from ihvp.models.architectures import BUILT_IN, ENTRY_POINT_GROUP, architecture_names
+from workers.plugins import PluginGroup
 
 __all__ = ["ArchitecturePlugin", "build_plugin", "load_plugin"]
 
@@ -36,35 +36,18 @@ class ArchitecturePlugin(Protocol):
         """The module, its parameters in the order that b and x have."""
 
 
+_GROUP: Final = PluginGroup(
+    ENTRY_POINT_GROUP, ArchitecturePlugin, "architecture", UnknownArchitecture, InvalidArchitecture
+)
+
+
 def load_plugin(kind: str) -> ArchitecturePlugin:
     """Imports the plug-in of this name.
 
     Raises:
         UnknownArchitecture: None is installed here, or it cannot be imported, or it is no plug-in.
     """
-    found = tuple(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=kind))
-    if not found:
-        raise UnknownArchitecture(
-            "No architecture of this type is installed in the worker.",
-            given=kind[:200],
-            allowed=", ".join(architecture_names()),
-            hint=f"Install the package with this entry point in {ENTRY_POINT_GROUP!r} and restart the worker.",
-        )
-    try:
-        plugin = found[0].load()
-    except Exception as error:  # an operator's module may raise anything when imported
-        raise UnknownArchitecture(
-            f"The plug-in {found[0].value!r} cannot be imported: {type(error).__name__}: {error}",
-            given=kind[:200],
-            hint="The worker's log has the traceback.",
-        ) from error
-    config = getattr(plugin, "config", None)
-    if not (isinstance(plugin, ArchitecturePlugin) and isinstance(config, type) and issubclass(config, BaseModel)):
-        raise UnknownArchitecture(
-            f"The plug-in {found[0].value!r} has no pydantic model 'config' and no function 'build(config)'.",
-            given=kind[:200],
-            allowed=f"what workers.architectures.plugins.{ArchitecturePlugin.__name__} describes",
-        )
+    plugin: ArchitecturePlugin = _GROUP.load(kind, architecture_names())
     return plugin
 
 
@@ -77,20 +60,7 @@ def build_plugin(kind: str, config: dict[str, Any]) -> nn.Module:
     """
     if kind in BUILT_IN:
         raise ValueError(f"{kind!r} is built in")
-    plugin = load_plugin(kind)
-    try:
-        checked = plugin.config.model_validate(config)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'config'}: {f['msg']}" for f in error.errors()[:5])
-        raise InvalidArchitecture(
-            f"The config does not describe a {kind!r}: {faults}.", allowed=", ".join(plugin.config.model_fields)
-        ) from None
-    try:
-        module = plugin.build(checked)
-    except Exception as error:  # the plug-in's own code
-        raise InvalidArchitecture(
-            f"The plug-in {kind!r} cannot build this config: {type(error).__name__}: {error}"
-        ) from error
+    module = _GROUP.build(kind, load_plugin(kind), config)
     if not isinstance(module, nn.Module):
         raise InvalidArchitecture(f"The plug-in {kind!r} built a {type(module).__name__}, not a torch.nn.Module.")
     return module

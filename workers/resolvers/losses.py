@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ihvp.errors import LossMismatch
-from ihvp.models.spec import LossSpec
+from ihvp.models.losses import LossSpec, check_loss
+from workers.resolvers.loss_plugins import build_plugin_loss
 
-__all__ = ["build_loss", "classes_come_last", "classes_second"]
+__all__ = ["build_loss", "check_outputs", "classes_come_last", "classes_second"]
 
 
 def classes_second(module: nn.Module) -> nn.Module:
@@ -30,19 +31,35 @@ def build_loss(spec: LossSpec) -> nn.Module:
     """The loss as a torch module that averages over the points.
 
     Raises:
-        LossMismatch: Label smoothing or an ignored class is asked of a loss that has no classes.
+        UnknownLoss: It is a plug-in that is not installed here.
+        LossMismatch: It has no such option, or a plug-in refuses its config.
     """
+    # A name that the worker has no plug-in for is refused below, with what is installed here.
+    check_loss(spec, extra=(spec.type,))
+    if spec.is_plugin:
+        return build_plugin_loss(spec)
     if spec.type == "cross_entropy":
         # Where none is ignored torch's own default stands, a value that the check of the targets refuses.
         ignored = -100 if spec.ignore_index is None else spec.ignore_index
         return nn.CrossEntropyLoss(label_smoothing=spec.label_smoothing, ignore_index=ignored)
-    if spec.label_smoothing or spec.ignore_index is not None:
+    if spec.type == "mse":
+        return nn.MSELoss()
+    return nn.BCEWithLogitsLoss(pos_weight=None if spec.pos_weight is None else torch.tensor(spec.pos_weight).double())
+
+
+def check_outputs(spec: LossSpec, outputs: Tensor) -> None:
+    """Checks a loss' options against what the model returns.
+
+    Raises:
+        LossMismatch: ``pos_weight`` has another length than the outputs; torch might broadcast it.
+    """
+    wanted = outputs.shape[-1] if outputs.ndim > 1 else 1
+    if spec.pos_weight is not None and len(spec.pos_weight) not in (1, wanted):
         raise LossMismatch(
-            "Only cross_entropy has label_smoothing and ignore_index.",
-            given=spec.type,
-            hint="Leave them out, or use cross_entropy.",
+            "pos_weight has one number for each output, or one for all.",
+            given=f"{len(spec.pos_weight)} numbers",
+            allowed=f"1 or {wanted}",
         )
-    return nn.MSELoss() if spec.type == "mse" else nn.BCEWithLogitsLoss()
 
 
 def classes_come_last(spec: LossSpec, outputs: Tensor, targets: Tensor) -> bool:

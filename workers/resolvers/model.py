@@ -24,7 +24,7 @@ from workers.resolvers.data import PointBatches
 from workers.resolvers.data_checks import check_inputs, check_length, check_targets
 from workers.resolvers.exported import ExportedModule, load_export
 from workers.resolvers.files import FileAccess, Files
-from workers.resolvers.losses import build_loss, classes_come_last, classes_second
+from workers.resolvers.losses import build_loss, check_outputs, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
 from workers.resolvers.points import PointFiles
 from workers.resolvers.unpacking import Scratch
@@ -134,6 +134,7 @@ def load_model(
     batches = points.batches(spec.data, batch_size=spec.data.batch_size, dtype=dtype, loss=stated_loss)
     _check(batches, config, stated_loss, None)
     outputs, targets = _try_out(module, batches, place)
+    check_outputs(stated_loss, outputs)
     if isinstance(module, ExportedModule):
         module.check_points_apart(moved(batches.points(0, 2), place).x)
     sequences = isinstance(config, TransformerLmConfig) and stated_loss.type == "cross_entropy"

@@ -51,7 +51,7 @@ class PointFiles:
             self._index(spec.index),
             named=isinstance(spec.inputs, dict),
         )
-        return PointBatches(rows, batch_size=batch_size, dtype=dtype, classes=loss.type == "cross_entropy")
+        return PointBatches(rows, batch_size=batch_size, dtype=dtype, classes=loss.whole_targets)
 
     def _column(self, reference: str, role: str) -> Column:
         wanted = TensorName.parse(reference)
