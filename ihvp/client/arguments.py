@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from ihvp.client.uploads import BlobSource, tensor_bytes
 from ihvp.errors import InvalidInput
 from ihvp.references import EXPORT, TensorName
+from ihvp.sources.uri import is_source_uri
 
 __all__ = ["INLINE_ELEMENTS", "Arguments"]
 
@@ -39,7 +40,7 @@ class Arguments:
             InvalidReference: A text starts like a reference and is none.
             InvalidTensor: An array does not hold plain numbers.
         """
-        if isinstance(value, str) and value.startswith(DIGEST_PREFIX):
+        if isinstance(value, str) and (value.startswith(DIGEST_PREFIX) or is_source_uri(value)):
             return str(TensorName.parse(value))
         if isinstance(value, str | PathLike):
             return self._put_blob(Path(value))

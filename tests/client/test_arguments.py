@@ -95,7 +95,8 @@ def test_files_and_references_are_told_apart(arguments: Arguments, uploads: Uplo
     np.save(path, np.ones(3))
     assert arguments.rhs(str(path))["blob"] in uploads
     assert arguments.rhs(path)["blob"] in uploads
-    assert arguments.rhs(f"{DIGEST}#b") == {"blob": f"{DIGEST}#b"}
+    for reference in (f"{DIGEST}#b", "s3://bucket/b.npy", "hf://org/repo@" + "a" * 40 + "/b.safetensors#b"):
+        assert arguments.rhs(reference) == {"blob": reference}
     with pytest.raises(InvalidReference):
         arguments.rhs("sha256:abc")
     with pytest.raises(FileNotFoundError):
