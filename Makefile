@@ -24,8 +24,9 @@ check: setup ## formatting, lint, docstrings, types, import rules
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+# Two at a time: most tests wait for processes. Each file's tests stay together, for they share what they have started.
 test: setup ## the whole test suite, against real servers and workers
-	@exec $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-gpu: setup ## the tests that need a CUDA device; without one none is run, and that is said
 	@exec $(BIN)/python -m pytest tests/gpu -m gpu

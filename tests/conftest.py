@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +13,43 @@ import redis
 from examples.running_service import RunningService
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
+
+NOT_RUN = pytest.StashKey[set[str]]()
+"""Lines on what was left out, and why."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes room for what is not run."""
+    config.stash[NOT_RUN] = set()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Notes what `make test` leaves to `make chaos`."""
+    chaos = [item for item in items if item.get_closest_marker("chaos")]
+    if chaos:
+        line = f"{len(chaos)} tests marked chaos were not run: make chaos runs them, for minutes"
+        chaos[0].config.stash[NOT_RUN].add(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of one process of several: tells the one that prints the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["not_run"] = sorted(session.config.stash[NOT_RUN])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes what another process has left out, which both have looked for."""
+    node.config.stash[NOT_RUN].update(getattr(node, "workeroutput", {}).get("not_run", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was not run: nobody should take it for passed."""
+    if config.stash[NOT_RUN]:
+        terminalreporter.section("not run")
+        for line in sorted(config.stash[NOT_RUN]):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-NOT_RUN = pytest.StashKey[int]()
+from tests.conftest import NOT_RUN
 
 
 def missing() -> str | None:
@@ -23,14 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if wanting and missing() is not None:
         items[:] = [item for item in items if item not in set(wanting)]
         config.hook.pytest_deselected(items=wanting)
-        config.stash[NOT_RUN] = len(wanting)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says what was not run."""
-    if NOT_RUN in config.stash:
-        terminalreporter.section("not run")
-        terminalreporter.write_line(f"{config.stash[NOT_RUN]} tests marked gpu were not run: {missing()}")
+        config.stash[NOT_RUN].add(f"{len(wanting)} tests marked gpu were not run: {missing()}")
 
 
 @pytest.fixture
