@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup check format test test-gpu chaos soak load demo run bench clean
+.PHONY: help setup check format test test-gpu chaos soak load demo examples run bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ load: setup ## submits, polls and streams a second beside a bare FastAPI on Redi
 
 demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
 	@exec $(BIN)/python -m examples.demo
+
+examples: setup ## models by reference, one program each: an exported .pt2
+	@for each in exported; do $(BIN)/python -m examples.$$each; done
 
 bench: setup ## solvers against their peers, side by side (benchmarks/results.md); ROW=name for one row, QUICK=1
 	@exec bash scripts/bench.sh "$(PYTHON)"

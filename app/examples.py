@@ -120,6 +120,7 @@ JOB: Final[dict[str, Any]] = {
 JOB_PAGE: Final = {"jobs": [JOB], "next": None}
 PREDICTION: Final = {
     "model": {"reference": "house-prices@1", "digest": SPEC_DIGEST, "num_params": 3},
+    "layout": [{"name": "weight", "offset": 0, "shape": [1, 2]}, {"name": "bias", "offset": 2, "shape": [1]}],
     "num_points": 500,
     "columns": 1,
     "curvature": "hessian",

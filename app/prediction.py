@@ -37,6 +37,7 @@ async def predict_job(services: Services, submission: JobSubmission) -> Predicti
     ahead = await services.jobs.foresee(request.priority, asked.seconds)
     return PredictionView(
         model=JobModel(**request.model.model_dump(include={"reference", "digest", "num_params"})),
+        layout=checked.layout,
         num_points=workload.num_points,
         columns=workload.columns,
         curvature=request.curvature.value,

@@ -14,11 +14,23 @@ from ihvp.jobs.record import Certificate
 from ihvp.perturbation import Perturbation
 from ihvp.sources.pin import SourcePin
 
-__all__ = ["METADATA_KEY", "SCORES_TENSOR", "X_TENSOR", "Provenance", "ResultDocument", "ResultInfo"]
+__all__ = ["METADATA_KEY", "SCORES_TENSOR", "X_TENSOR", "LossCheck", "Provenance", "ResultDocument", "ResultInfo"]
 
 METADATA_KEY: Final = "ihvp"
 X_TENSOR: Final = "x"
 SCORES_TENSOR: Final = "scores"
+
+
+class LossCheck(BaseModel):
+    """Loss and gradient of a model at the first of its training points."""
+
+    points: int
+    mean_loss: float | None
+    gradient_norm: float | None = Field(description="Of the gradient of that mean loss.")
+    uninformed_loss: float | None = Field(
+        description="Mean loss of one answer for every point, such as the logarithm of the number of classes; null "
+        "where it is not known."
+    )
 
 
 class ResultInfo(BaseModel):
@@ -30,6 +42,7 @@ class ResultInfo(BaseModel):
     method: str
     options: dict[str, Any]
     timings: dict[str, float] = Field(description="Seconds a phase: load, linearise, solve, certify, influence, …")
+    loss_check: LossCheck | None = Field(None, description="Whether the model is trained.")
 
 
 class Provenance(BaseModel):

@@ -187,6 +187,7 @@ class PredictionView(_View):
     """What a job would take, by each method; nothing was created."""
 
     model: JobModel
+    layout: list[LayoutEntry] = Field(default_factory=list, description="Where each parameter stands in b and x.")
     num_points: int
     columns: int = Field(description="Right-hand sides.")
     curvature: str

@@ -156,6 +156,7 @@ class Finisher:
         ready["timings"] = {**member.timings, **ready.get("timings", {})}
         if member.checkpoints is not None and member.checkpoints.resumed_at is not None:
             ready["resumed_at"] = member.checkpoints.resumed_at
+        ready["loss_check"] = json_ready(self.model.loss_check)
         if self.memory is not None:
             ready["memory"] = dict(self.memory)
         document = ResultDocument(

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ihvp import __version__
-from ihvp.cli import blobs, doctor, jobs, keys, models, plugin, quarantine, rerun, results, up, webhooks
+from ihvp.cli import blobs, doctor, inspection, jobs, keys, models, plugin, quarantine, rerun, results, up, webhooks
 from ihvp.cli.exit_codes import ExitCode, exit_code_of
 from ihvp.errors import IhvpError
 
@@ -51,6 +51,7 @@ jobs.add_to(app)
 results.add_to(app)
 rerun.add_to(app)
 models.add_to(app)
+inspection.add_to(app)
 blobs.add_to(app)
 keys.add_to(app)
 webhooks.add_to(app)

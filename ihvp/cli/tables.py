@@ -46,6 +46,7 @@ __all__ = [
     "result_document",
     "secret_table",
     "show",
+    "size_text",
 ]
 
 # In a pipe there is no screen to fit, and a cut id is of no use.
@@ -264,7 +265,7 @@ def prediction_details(prediction: PredictionView) -> list[RenderableType]:
         table.add_row(
             Text(entry.method, style="bold" if entry.asked else ""),
             _coloured("no" if entry.refused or not entry.fits else "yes"),
-            _bytes(entry.bytes),
+            size_text(entry.bytes),
             f"{entry.seconds:.3g}",
             str(entry.products),
             entry.basis.replace("_", " "),
@@ -274,7 +275,7 @@ def prediction_details(prediction: PredictionView) -> list[RenderableType]:
     system = f"{prediction.curvature}, λ = {describe(prediction.hessian_perturbation)}"
     start = "unknown" if prediction.starts_in_s is None else f"in about {prediction.starts_in_s:.3g} s"
     facts = {
-        "memory budget": _bytes(prediction.memory_budget),
+        "memory budget": size_text(prediction.memory_budget),
         "jobs waiting": prediction.queue_length,
         "workers": prediction.workers,
         "start": start,
@@ -330,7 +331,8 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.2e}"
 
 
-def _bytes(size: float) -> str:
+def size_text(size: float) -> str:
+    """Bytes as people read them."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.3g} {unit}"

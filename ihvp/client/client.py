@@ -14,6 +14,7 @@ import httpx
 from ihvp.client.arguments import Arguments
 from ihvp.client.connection import IDEMPOTENCY_KEY, Connection
 from ihvp.client.faults import raise_unless_succeeded
+from ihvp.client.inspection import Inspection, inspect_model
 from ihvp.client.rerun import Rerun, compare
 from ihvp.client.result import SolveResult
 from ihvp.client.result_calls import ResultCalls, job_path
@@ -24,6 +25,7 @@ from ihvp.errors import JobNotFinished, NoResult, ResultExpired, WaitTimeout
 from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.methods import Curvature, InversionMethod
+from ihvp.models.spec import ModelSpec
 from ihvp.references import ModelRef
 from ihvp.settings import get_settings
 from ihvp.wire import JobPage, JobView, MethodList, MethodView, ModelPage, ModelView, PredictionView
@@ -163,6 +165,22 @@ class Client(ResultCalls):
             return page.models[0]
         answer = self._link.send("GET", f"/v1/models/{parsed.name}/{parsed.version}")
         return ModelView.model_validate_json(answer.content)
+
+    def inspect(self, model: Any, *, check: bool = True, timeout: float | None = 120.0) -> Inspection:
+        """Looks at a model: layout, sizes, whether it is trained, what each method would cost. Registers nothing.
+
+        Args:
+            model: A reference such as ``"digits-mlp@1"``, or a spec, whose files and arrays are uploaded.
+            check: Whether a worker takes loss and gradient at the first eight training points, in a job of its own
+                that is deleted afterwards.
+            timeout: Seconds to wait for that; without an answer the rest is returned all the same.
+
+        Raises:
+            ModelNotFound: There is none of this name.
+            InvalidInput: The spec does not fit its files.
+        """
+        known = model if isinstance(model, str) else ModelSpec.model_validate(self._arguments.model(model, {}))
+        return inspect_model(self, known, check=check, timeout=timeout)
 
     def methods(self) -> list[MethodView]:
         """The inversion methods, with the schemas of their options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from workers.resolvers.data import PointBatches
 from workers.resolvers.data_checks import check_inputs, check_length, check_targets
 from workers.resolvers.exported import ExportedModule, load_export
 from workers.resolvers.files import FileAccess, Files
+from workers.resolvers.loss_check import check_loss
 from workers.resolvers.losses import build_loss, check_outputs, classes_come_last, classes_second
 from workers.resolvers.mapping import map_tensors
 from workers.resolvers.points import PointFiles
@@ -42,11 +44,13 @@ class LoadedModel:
     Attributes:
         problem: Model, loss and training data, with the Hessian as H; keeps what one solve can leave to the next.
         layout: Names and shapes of the parameters in the order of the flat vectors.
+        loss_check: Loss and gradient at the first training points: whether it is trained.
         files: What it was loaded from: kept with it, so that no cache drops what is mapped.
     """
 
     problem: Problem
     layout: list[tuple[str, tuple[int, ...]]]
+    loss_check: dict[str, Any]
     files: FileAccess
     _config: ArchitectureConfig | None
     _loss: LossSpec
@@ -144,7 +148,8 @@ def load_model(
     check_targets(batches, stated_loss, num_classes)
     model = TorchTwiceDifferentiable(module, loss)
     problem = Problem(model, batches, memory_budget=memory_budget, factor_store=factor_store)
-    return LoadedModel(problem, layout, files, config, stated_loss, num_classes, points.scratch)
+    checked = check_loss(problem, batches, stated_loss, num_classes)
+    return LoadedModel(problem, layout, checked, files, config, stated_loss, num_classes, points.scratch)
 
 
 def _trained_module(
