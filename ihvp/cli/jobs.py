@@ -24,6 +24,7 @@ from ihvp.cli.options import (
     value_of,
 )
 from ihvp.errors import InvalidInput
+from ihvp.sources.uri import is_reference
 
 if TYPE_CHECKING:
     from ihvp.client import Client
@@ -37,7 +38,7 @@ def submit(
         str | None, typer.Argument(metavar="JOB.json", help="The whole submission as JSON; - is standard input.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="name@version, name or name@latest.")] = None,
-    rhs: Annotated[str | None, typer.Option(help="Right-hand sides: npy or safetensors file, or a digest.")] = None,
+    rhs: Annotated[str | None, typer.Option(help="Right-hand sides: npy or safetensors file, digest or URI.")] = None,
     gradient_of: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="INPUTS TARGETS", help="Instead: b is the loss gradient at each of these points."),
@@ -178,7 +179,7 @@ def _rhs(file: str | None, gradient_of: tuple[str, str] | None) -> Any:
     if file is not None and gradient_of is not None:
         raise InvalidInput("Give --rhs or --gradient-of, not both.")
     if gradient_of is not None:
-        inputs, targets = (part if part.startswith("sha256:") else Path(part) for part in gradient_of)
+        inputs, targets = (part if is_reference(part) else Path(part) for part in gradient_of)
         return {"gradient_of": {"inputs": inputs, "targets": targets}}
     return file
 

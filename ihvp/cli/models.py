@@ -9,6 +9,7 @@ import typer
 
 from ihvp.cli.options import Json, Url, connect, read_document, value_of
 from ihvp.errors import InvalidInput
+from ihvp.sources.uri import is_reference
 
 __all__ = ["add_to"]
 
@@ -59,9 +60,9 @@ def register(
     spec: Annotated[str | None, typer.Option(help="JSON file with the whole spec; - is standard input.")] = None,
     architecture: Annotated[str | None, typer.Option(help="linear, mlp, cnn, transformer-lm or a plug-in.")] = None,
     config: Annotated[str | None, typer.Option(help="The architecture's config as JSON.")] = None,
-    weights: Annotated[str | None, typer.Option(help="safetensors file, .pt2 program, or digest.")] = None,
-    inputs: Annotated[str | None, typer.Option(help="Training inputs: npy file or digest.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Training targets: npy file or digest.")] = None,
+    weights: Annotated[str | None, typer.Option(help="safetensors file, .pt2 program, digest or URI.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="Training inputs: npy file, digest or URI.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Training targets: npy file, digest or URI.")] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy, mse or bce_with_logits.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     url: Url = None,
@@ -114,7 +115,7 @@ def methods(
 
 
 def _file_or_digest(text: str | None) -> str | Path | None:
-    return text if text is None or text.startswith(("sha256:", "export://")) else Path(text)
+    return text if text is None or is_reference(text) else Path(text)
 
 
 def add_to(app: typer.Typer) -> None:

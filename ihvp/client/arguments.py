@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from ihvp.client.uploads import BlobSource, tensor_bytes
 from ihvp.errors import InvalidInput
 from ihvp.references import EXPORT, TensorName
-from ihvp.sources.uri import is_source_uri
+from ihvp.sources.uri import is_reference
 
 __all__ = ["INLINE_ELEMENTS", "Arguments"]
 
 INLINE_ELEMENTS: Final = 1000
 RHS_FORMS: Final = frozenset({"inline", "blob", "gradient_of"})
-DIGEST_PREFIX: Final = "sha256:"
+RHS_FIELDS: Final = RHS_FORMS | {"sources"}
 EXPORT_SUFFIX: Final = ".pt2"
 
 
@@ -40,7 +40,7 @@ class Arguments:
             InvalidReference: A text starts like a reference and is none.
             InvalidTensor: An array does not hold plain numbers.
         """
-        if isinstance(value, str) and (value.startswith(DIGEST_PREFIX) or is_source_uri(value)):
+        if isinstance(value, str) and is_reference(value):
             return str(TensorName.parse(value))
         if isinstance(value, str | PathLike):
             return self._put_blob(Path(value))
@@ -57,7 +57,7 @@ class Arguments:
         """
         if isinstance(value, BaseModel):
             return value.model_dump(mode="json", exclude_none=True)
-        if isinstance(value, Mapping) and value and RHS_FORMS.issuperset(value):
+        if isinstance(value, Mapping) and not RHS_FORMS.isdisjoint(value) and RHS_FIELDS.issuperset(value):
             return {form: self._rhs_form(form, content) for form, content in value.items()}
         if isinstance(value, str | PathLike | bytes | Mapping):
             return {"blob": self.tensor(value)}
@@ -129,6 +129,8 @@ class Arguments:
             return self._data(content)
         if form == "blob":
             return self.tensor(content)
+        if form == "sources":
+            return dict(content)
         return content if isinstance(content, list) else np.asarray(content).tolist()
 
     def _data(self, value: Any) -> dict[str, Any]:

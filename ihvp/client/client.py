@@ -210,7 +210,7 @@ class Client(ResultCalls):
 
         Args:
             model: A reference such as ``"digits-mlp@1"``, or a spec.
-            rhs: An array ``[p]`` or ``[k, p]``, a mapping of parameter names to arrays, a digest or file, or
+            rhs: An array ``[p]`` or ``[k, p]``, a mapping of parameter names to arrays, a digest, URI or file, or
                 ``{"gradient_of": {"inputs": …, "targets": …}}``. Large arrays are uploaded as blobs.
             method: Name of the inversion method.
             hessian_perturbation: λ; or ``"auto"``, the smallest that makes H + λI safely positive definite; or a

@@ -17,6 +17,7 @@ __all__ = [
     "MlflowUri",
     "check_source_uri",
     "file_path",
+    "is_reference",
     "is_source_uri",
     "join_uri",
     "scheme_of",
@@ -36,6 +37,11 @@ _ALIAS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,255}")
 def is_source_uri(text: str) -> bool:
     """Whether a reference names a file or folder outside the blob store."""
     return "://" in text and text.partition("://")[0] in SCHEMES
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text is meant as a reference rather than as the path of a file to upload; it may be a wrong one."""
+    return text.startswith("sha256:") or "://" in text
 
 
 def scheme_of(uri: str) -> str:

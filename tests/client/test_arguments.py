@@ -97,10 +97,24 @@ def test_files_and_references_are_told_apart(arguments: Arguments, uploads: Uplo
     assert arguments.rhs(path)["blob"] in uploads
     for reference in (f"{DIGEST}#b", "s3://bucket/b.npy", "hf://org/repo@" + "a" * 40 + "/b.safetensors#b"):
         assert arguments.rhs(reference) == {"blob": reference}
-    with pytest.raises(InvalidReference):
-        arguments.rhs("sha256:abc")
+    for wrong in ("sha256:abc", "ftp://host/b.npy", "hf://org/repo@main"):
+        with pytest.raises(InvalidReference):
+            arguments.rhs(wrong)
     with pytest.raises(FileNotFoundError):
         arguments.rhs(str(tmp_path / "missing.npy"))
+
+
+def test_nothing_is_uploaded_where_the_service_fetches(arguments: Arguments, uploads: Uploads) -> None:
+    document = arguments.model(
+        {},
+        {"weights": "s3://bucket/w.safetensors", "data": {"inputs": "https://host/d.npz#x", "targets": "file:///y"}},
+    )
+    pinned = {"s3://bucket/b.npy": {"size": 3}}
+    rhs = arguments.rhs({"blob": "s3://bucket/b.npy", "sources": pinned})
+    assert document["weights"] == "s3://bucket/w.safetensors"
+    assert document["data"] == {"inputs": "https://host/d.npz#x", "targets": "file:///y"}
+    assert rhs == {"blob": "s3://bucket/b.npy", "sources": pinned}
+    assert uploads == {}
 
 
 def test_a_spec_is_completed_by_fields_and_its_arrays_uploaded(arguments: Arguments, uploads: Uploads) -> None:
