@@ -13,6 +13,7 @@ import redis
 from examples.running_service import RunningService
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
+from tests.places import Places
 
 NOT_RUN = pytest.StashKey[set[str]]()
 """Lines on what was left out, and why."""
@@ -84,11 +85,19 @@ def valkey(valkey_server: EmbeddedStore, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Where referenced files may be; the tests' own folders are open to ``file://``."""
+    places = Places(tmp_path_factory.mktemp("places"), tmp_path_factory.getbasetemp())
+    yield places
+    places.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, places: Places) -> Iterator[RunningService]:
     """The whole service as ``ihvp up`` runs it, in a path with spaces, shared by the session.
 
     A test may kill parts of it and has to leave it ready again.
     """
-    with RunningService(tmp_path_factory.mktemp("a service") / "data dir") as running:
+    with RunningService(tmp_path_factory.mktemp("a service") / "data dir", **places.settings) as running:
         running.wait_until_ready()
         yield running

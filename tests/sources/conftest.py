@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ihvp.settings import Settings
-from tests.sources.mlflow_server import MlflowServer, running_mlflow
+from tests.places import Places
+from tests.sources.mlflow_server import MlflowServer
 from tests.sources.web_server import WebServer, running_web_server
 
 
@@ -38,7 +39,6 @@ def settings(tmp_path: Path, root: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def mlflow(places: Places) -> MlflowServer:
     """One MLflow server for the session: it takes seconds to start."""
-    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as server:
-        yield server
+    return places.mlflow

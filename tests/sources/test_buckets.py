@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ihvp.errors import (
 from ihvp.settings import Settings
 from ihvp.sources.pinning import pin_references, pinned_folder
 from ihvp.sources.sources import Sources
+from tests.places import Places
 from tests.sources.web_server import WebServer
 
 BUCKET = "s3://open-bucket"
@@ -27,24 +27,11 @@ DATA = bytes(range(256)) * 4096
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
+def s3(places: Places) -> Any:
     """A client of moto's server, whose address and keys the environment holds as it does in production."""
-    import botocore.session
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = botocore.session.get_session().create_client("s3")
-        client.create_bucket(Bucket="open-bucket")
-        client.create_bucket(Bucket="other-bucket")
-        yield client
-    server.stop()
+    places.s3.create_bucket(Bucket="open-bucket")
+    places.s3.create_bucket(Bucket="other-bucket")
+    return places.s3
 
 
 @pytest.fixture
