@@ -8,7 +8,7 @@ from app.errors import PROBLEM_JSON, status_of, title_of
 from ihvp import errors as e
 from ihvp.errors import IhvpError
 
-__all__ = ["ANYWHERE", "WITH_BODY", "Responses", "header", "problems"]
+__all__ = ["ANYWHERE", "SOURCES", "WITH_BODY", "Responses", "header", "problems"]
 
 Responses = dict[int | str, dict[str, Any]]
 SCHEMA: Final = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -16,6 +16,11 @@ SCHEMA: Final = {"$ref": "#/components/schemas/ProblemDetails"}
 # What any route that reads the store, and any route that takes a JSON body, may answer with.
 ANYWHERE: Final[tuple[type[IhvpError], ...]] = (e.ValidationFailed, e.StoreUnavailable, IhvpError)
 WITH_BODY: Final[tuple[type[IhvpError], ...]] = (e.MalformedBody, e.BodyTooLarge, e.UnsupportedMediaType)
+# What one may answer with that looks at files outside the blob store.
+SOURCES: Final[tuple[type[IhvpError], ...]] = (
+    e.SourceError, e.SourceNotFound, e.SourceForbidden, e.SourceNotAllowed, e.SourceChanged, e.SourceTooLarge,
+    e.SourceTruncated, e.SourceUnavailable, e.SourceTimeout,
+)  # fmt: skip
 
 
 def problems(*errors: type[IhvpError]) -> Responses:

@@ -31,7 +31,7 @@ async def register_model(services: Services, registration: ModelRegistration) ->
     spec = registration.spec
     blobs = await held_blobs(services, spec.blob_digests())
     files = ReferencedFiles(blobs, Sources.to_look(services.settings))
-    inspected = await look(services, partial(inspect_model, spec, files, services.settings), files)
+    inspected = await look(services, partial(inspect_model, spec, files, services.settings), files, spec.source_uris())
     await anyio.to_thread.run_sync(keep_blobs, blobs, spec.blob_digests())
     return await services.models.register(
         registration.name,

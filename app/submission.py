@@ -171,7 +171,7 @@ async def check_job(services: Services, submission: JobSubmission, *, store_rhs:
         return request, whole, _keep(services.blobs, request, stored)
 
     # In one go: each change of threads costs a submit a good part of a millisecond.
-    request, workload, brings = await look(services, resolve, files)
+    request, workload, brings = await look(services, resolve, files, submission.rhs.source_uris())
     return CheckedJob(request, found.layout, workload, task, brings)
 
 
@@ -207,7 +207,9 @@ async def _find_model(services: Services, wanted: str | ModelSpec, files: Refere
             spec=record.spec,
         )
         return _Found(model, record.layout, record.num_points)
-    inspected = await look(services, partial(inspect_model, wanted, files, services.settings), files)
+    inspected = await look(
+        services, partial(inspect_model, wanted, files, services.settings), files, wanted.source_uris()
+    )
     spec = inspected.spec
     model = ResolvedModel(reference=None, digest=spec.digest, num_params=inspected.num_params, spec=spec)
     return _Found(model, inspected.layout, inspected.num_points)

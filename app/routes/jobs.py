@@ -17,7 +17,7 @@ from app.listing import JobQuery, list_jobs
 from app.polls import job_as_seen
 from app.prediction import predict_job
 from app.preferences import preferred_wait
-from app.problems import ANYWHERE, WITH_BODY, problems
+from app.problems import ANYWHERE, SOURCES, WITH_BODY, problems
 from app.rerunning import rerun_job
 from app.strict_json import StrictJsonRoute
 from app.submission import submit_job
@@ -31,13 +31,14 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictJsonRoute
 # Without a body there is nothing to be strict about.
 reading = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-REFUSALS = (
+REFUSALS: tuple[type[e.IhvpError], ...] = (
     e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
     e.InvalidHeader, e.IdempotencyMismatch,
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
     e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.UnknownLoss, e.InvalidExport, e.ExportsNotAllowed, e.HessianTooLarge, e.SolveTooLarge,
     e.InvalidWebhook, e.AddressNotAllowed, e.WebhookSecretMissing,
+    *SOURCES,
 )  # fmt: skip
 
 

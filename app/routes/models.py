@@ -10,7 +10,7 @@ from app.answers import LOCATION, documented, json_answer
 from app.dependencies import ModelNamePath, ModelVersionPath, ServicesDep
 from app.examples import MODEL, MODEL_PAGE, REGISTRATION
 from app.listing import list_models
-from app.problems import ANYWHERE, WITH_BODY, problems
+from app.problems import ANYWHERE, SOURCES, WITH_BODY, problems
 from app.registration import register_model
 from app.strict_json import StrictJsonRoute
 from ihvp import errors as e
@@ -21,11 +21,12 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictJsonRoute)
 
-REFUSALS = (
+REFUSALS: tuple[type[e.IhvpError], ...] = (
     e.UnknownBlob, e.InvalidExport, e.ExportsNotAllowed,
     e.InvalidReference, e.InvalidTensor, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.WeightsMismatch, e.UnknownLoss, e.LossMismatch, e.EmptyData, e.RowsMismatch,
     e.DataMismatch, e.TargetsOutOfRange,
+    *SOURCES,
 )  # fmt: skip
 
 

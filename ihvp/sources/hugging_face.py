@@ -72,11 +72,11 @@ class HuggingFaceFiles:
         url: str | None = f"{tree}{below}{'?recursive=true' if recursive else ''}"
         while url is not None:
             entries, url = self._reader.json(url)
-            if not isinstance(entries, list):
-                raise SourceError("The hub's listing cannot be read.", given=place.repository)
-            self._pins |= {
-                self._name(place, entry["path"]): _pin(entry) for entry in entries if entry.get("type") == "file"
-            }
+            try:
+                found = {self._name(place, e["path"]): _pin(e) for e in entries if e.get("type") == "file"}
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise SourceError("The hub's listing cannot be read.", given=place.repository) from None
+            self._pins |= found
 
     def _name(self, place: HuggingFaceUri, path: str) -> str:
         kind = "datasets/" if place.kind == "datasets" else ""

@@ -108,7 +108,12 @@ class MlflowFiles:
         """The version, looked up once."""
         key = f"{place.name}/{place.version}@{place.alias}"
         if key not in self._versions:
-            self._versions[key] = self._find(place)
+            try:
+                self._versions[key] = self._find(place)
+            except SourceError:
+                raise
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise SourceError("MLflow's answer cannot be read.", given=f"models/{key}"[:200]) from None
         return self._versions[key]
 
     def _find(self, place: MlflowUri) -> _Version:
@@ -185,9 +190,12 @@ class MlflowFiles:
             below = waiting.pop()
             asked = "/".join(part for part in (root, quote(below)) if part)
             answer, _ = self._reader.json(f"{self._tracking}{PROXY}?path={asked}")
-            for entry in answer.get("files", []):
-                name = f"{below}/{entry['path'].rpartition('/')[2]}".lstrip("/")
-                (waiting if entry["is_dir"] else found).append(name)
+            try:
+                listed = [(e["path"].rpartition("/")[2], e["is_dir"]) for e in answer.get("files", [])]
+            except (KeyError, TypeError, AttributeError):
+                raise SourceError("MLflow's listing cannot be read.", given=folder) from None
+            for name, is_folder in listed:
+                (waiting if is_folder else found).append(f"{below}/{name}".lstrip("/"))
         return found
 
     def _ask(self, what: str, asked: dict[str, Any]) -> Any:

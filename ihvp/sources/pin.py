@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ihvp.sources.uri import check_source_uri
 
-__all__ = ["SourcePin", "SourcePins"]
+__all__ = ["SourcePin", "SourcePins", "check_pinned_uris"]
 
 
 class SourcePin(BaseModel):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ihvp.sources.pin import SourcePin
     from ihvp.sources.sources import Sources
 
-__all__ = ["pin_references", "pinned_folder"]
+__all__ = ["READ_WHOLE", "is_needed", "pin_references", "pinned_folder"]
 
 MOST_FILES: Final = 500
 AT_ONCE: Final = 8
@@ -38,9 +38,15 @@ def pin_references(uris: Iterable[str], given: Mapping[str, SourcePin], sources:
         SourceNotFound: A folder holds no file that is needed, or a caller's pin is of a file that is not.
         SourceError: A file cannot be pinned; and whatever ``Source`` raises.
     """
+    uris = list(uris)
+    if not uris and not given:
+        return {}
     files = [file for uri in dict.fromkeys(uris) for file in _expanded(uri, sources)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        pins = dict(zip(files, pool.map(lambda uri: _pin(uri, given.get(uri), sources), files), strict=True))
+    if len(files) == 1:
+        pins = {files[0]: _pin(files[0], given.get(files[0]), sources)}
+    else:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            pins = dict(zip(files, pool.map(lambda uri: _pin(uri, given.get(uri), sources), files), strict=True))
     strangers = given.keys() - pins.keys()
     if strangers:
         raise SourceNotFound(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import ssl
@@ -36,6 +37,8 @@ __all__ = ["WebFile", "WebReader"]
 
 MOST_REDIRECTS: Final = 5
 MOST_TRIES: Final = 3
+MOST_DIGITS: Final = 18
+LONGEST_VALIDATOR: Final = 512
 MOST_JSON: Final = 16 * 1024 * 1024
 MOST_SKIPPED: Final = 64 * 1024 * 1024
 """Bytes read past of a server that serves no ranges, to come to those that are wanted."""
@@ -322,13 +325,16 @@ def _size(response: httpx.Response) -> int | None:
     total = response.headers.get("content-range", "").rpartition("/")[2]
     if response.status_code not in {httpx.codes.PARTIAL_CONTENT, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE}:
         total = response.headers.get("content-length", "")
-    return int(total) if total.isdecimal() else None
+    return int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None
 
 
 def _validator(response: httpx.Response) -> str | None:
-    etag: str | None = response.headers.get("etag")
+    etag: str = response.headers.get("etag", "").removeprefix("W/")
     changed = response.headers.get("last-modified")
-    return etag or (f"last-modified: {changed}" if changed else None)
+    found = etag or (f"last-modified: {changed}" if changed else None)
+    # Of one that is longer than any, its digest changes as it does.
+    long = found is not None and len(found) > LONGEST_VALIDATOR
+    return hashlib.sha256(found.encode()).hexdigest() if found and long else found
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Protocol
 import structlog
 
 from ihvp.blobs.writing import disk_space, sync_file, sync_folder
-from ihvp.errors import OutOfSpace, SourceChanged, SourceTooLarge
+from ihvp.errors import OutOfSpace, SourceChanged, SourceTimeout, SourceTooLarge, SourceUnavailable
 from ihvp.settings import Settings
 from ihvp.sources.pin import SourcePin
 from ihvp.sources.sources import Sources
@@ -68,11 +68,15 @@ class SourceCache:
 
     Args:
         settings: Folder and bounds.
-        sources: Makes what fetches one file; a test's, if any.
+        sources: What fetches; left out, what the settings open.
+        pauses: Before each further try of a fetch.
     """
 
-    def __init__(self, settings: Settings, sources: Fetcher | None = None) -> None:
+    def __init__(
+        self, settings: Settings, sources: Fetcher | None = None, *, pauses: Sequence[float] = (0.5, 3.0)
+    ) -> None:
         self._settings = settings
+        self._pauses = pauses
         self._sources = sources
         self._root = settings.source_cache_dir
 
@@ -115,7 +119,7 @@ class SourceCache:
             # From now on: it must not be dropped between its renaming and its first use.
             fcntl.flock(file, fcntl.LOCK_SH)
             self._make_room(file, pin.size)
-            digest = self._copy(sources, uri, pin, file)
+            digest = self._copied(sources, uri, pin, file)
             sync_file(file)
             final = self._root / f"{key}-{digest}"
             _mark_used(part)
@@ -124,6 +128,19 @@ class SourceCache:
             unless_kept.pop_all()
         _log.info("source_fetched", uri=_shown(uri), bytes=pin.size, seconds=round(time.perf_counter() - began, 3))
         return CachedFile(final, digest, file)
+
+    def _copied(self, sources: Fetcher, uri: str, pin: SourcePin, file: BinaryIO) -> str:
+        """Copies the file; from the start again, after a pause, where its place is away for a moment."""
+        for pause in self._pauses:
+            try:
+                return self._copy(sources, uri, pin, file)
+            except SourceTimeout:
+                raise
+            except SourceUnavailable as error:
+                _log.warning("source_fetch_repeated", uri=_shown(uri), error=str(error), pause=pause)
+            time.sleep(pause)
+            file.seek(0)
+        return self._copy(sources, uri, pin, file)
 
     def _copy(self, sources: Fetcher, uri: str, pin: SourcePin, file: BinaryIO) -> str:
         digest, size = hashlib.sha256(), 0
@@ -190,23 +207,13 @@ class SourceCache:
                 path.unlink()
         except FileNotFoundError:
             return False
-        self._drop_lock(path.name.partition("-")[0])
-        return True
-
-    def _drop_lock(self, key: str) -> bool:
-        """Removes the file of a lock that nobody has; who waits for it looks whether it is still there."""
-        path = self._root / f"{key}{LOCK}"
-        with path.open("ab") as lock:
-            if not _try_lock(lock):
-                return False
-            path.unlink(missing_ok=True)
         return True
 
     def _drop_unfinished(self) -> None:
         """Removes what workers that were killed have left."""
         for part in self._root.glob(f"*{PART}"):
-            with self._root.joinpath(part.stem + LOCK).open("ab") as lock:
-                if _try_lock(lock):
+            with _lock(part.with_suffix(LOCK)) as held:
+                if held:
                     part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -214,15 +221,30 @@ class SourceCache:
         """Holds a lock that only one process of the machine has at a time; a killed one has none."""
         deadline = time.monotonic() + self._settings.source_fetch_s
         while True:
-            with path.open("ab") as lock:
-                while not _try_lock(lock):
-                    if time.monotonic() > deadline:
-                        raise OutOfSpace("Another worker has been fetching a file for too long.", given=path.name)
-                    time.sleep(POLL_S)
-                # The one who had it may have removed the file: then it is no lock any more.
-                if _same(path, lock):
+            with _lock(path) as held:
+                if held:
                     yield
                     return
+            if time.monotonic() > deadline:
+                raise SourceTimeout(
+                    "Another worker has been fetching this file for too long.",
+                    allowed=f"{self._settings.source_fetch_s:g} s",
+                    hint="An operator can raise IHVP_SOURCE_FETCH_S.",
+                )
+            time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Tries to hold a lock, whose file goes with it; yields whether it is held."""
+    with path.open("ab") as file:
+        # One that was waited for may have been removed by who had it: then it is no lock any more.
+        held = _try_lock(file) and _same(path, file)
+        try:
+            yield held
+        finally:
+            if held:
+                path.unlink(missing_ok=True)
 
 
 def _mark_used(path: Path) -> None:
