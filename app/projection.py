@@ -81,7 +81,8 @@ async def _layout(services: Services, model: ResolvedModel) -> list[LayoutEntry]
     if model.reference is not None:
         return (await services.models.get(ModelRef.parse(model.reference))).layout
     files = ReferencedFiles(services.blobs, Sources.to_look(services.settings))
-    return (await look(services, partial(inspect_model, model.spec, files, services.settings), files)).layout
+    inspect = partial(inspect_model, model.spec, files, services.settings)
+    return (await look(services, inspect, files, model.spec.source_uris())).layout
 
 
 def _whole(tensor: StoredTensor) -> FlatRows:
