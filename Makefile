@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXAMPLES := transformer lora mlflow_model bucket exported
 
 .PHONY: help setup check format test test-gpu chaos soak load demo examples run bench clean
 
@@ -44,8 +45,8 @@ load: setup ## submits, polls and streams a second beside a bare FastAPI on Redi
 demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
 	@exec $(BIN)/python -m examples.demo
 
-examples: setup ## models by reference, one program each: an exported .pt2
-	@for each in exported; do $(BIN)/python -m examples.$$each; done
+examples: setup ## models of many kinds, each solved on and certified: transformers, LoRA, MLflow, S3, .pt2; ONLY=bucket
+	@for name in $(or $(ONLY),$(EXAMPLES)); do printf '\n== python -m examples.%s\n' "$$name"; $(BIN)/python -m examples.$$name; done
 
 bench: setup ## solvers against their peers, side by side (benchmarks/results.md); ROW=name for one row, QUICK=1
 	@exec bash scripts/bench.sh "$(PYTHON)"

@@ -7,39 +7,35 @@ digits that the network finds hardest.
 
 from __future__ import annotations
 
-import argparse
-import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from examples.command import console, run_example
 from examples.digits import Digits, load_digits_split
-from examples.running_service import RunningService, ServiceDidNotStart
+from examples.running_service import RunningService
 from ihvp import Client
 from ihvp.client import SolveResult
 from ihvp.client.progress import ProgressBar
-from ihvp.errors import IhvpError
 from ihvp.methods import TerminationStatus
 from ihvp.wire import Influence
 
 RIGHT_HAND_SIDES: Final = 6
-NEIGHBOURS: Final = 8
+NEIGHBOURS: Final = 6
 DAMPING: Final = 0.1
 RTOL: Final = 1e-6
 WEIGHT_DECAY: Final = 1e-3
 ITERATIONS: Final = 80
 
 Array = np.ndarray[Any, np.dtype[Any]]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -59,28 +55,12 @@ class Question:
     probabilities: Array
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the example; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m examples.exported", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo/exported"), help="folder of all that is written")
-    out: Path = parser.parse_args(arguments).out
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return _run(out)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        return 130
-    except ServiceDidNotStart as error:
-        console.print(f"The service did not start: {error}.")
-        return 2
-    except IhvpError as error:
-        console.print(f"error: {error}", markup=False)
-        return 1
+    return run_example("exported", __doc__, _run, arguments)
 
 
-def _run(out: Path) -> int:
-    began = time.monotonic()
+def _run(out: Path) -> bool:
     with RunningService(out / "data", allow_exports="true") as service:
         question = _train(out / "glyphs.pt2")
         url = service.wait_until_ready()
@@ -88,16 +68,12 @@ def _run(out: Path) -> int:
         with Client(url) as client:
             result, influence = _solve(client, question)
     console.print(_table(question, result, influence))
-    good = all(
+    return all(
         entry.status is TerminationStatus.Converged
         and entry.relative_residual is not None
         and entry.relative_residual <= RTOL
         for entry in result.certificate
     )
-    if not good:
-        console.print(f"Not every certificate says converged at {RTOL:g}.", style="red")
-    console.print(f"Done in {time.monotonic() - began:.1f} s.")
-    return 0 if good else 1
 
 
 def _train(path: Path) -> Question:
@@ -216,10 +192,6 @@ def _table(question: Question, result: SolveResult, influence: Influence) -> Tab
             harmful,
         )
     return table
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
