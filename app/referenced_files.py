@@ -10,12 +10,13 @@ from ihvp.sources.pinning import pin_references, pinned_folder
 from ihvp.sources.uri import is_source_uri, scheme_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from ihvp.blobs.store import BlobAccess, BlobWriter
     from ihvp.sources.pin import SourcePin
     from ihvp.sources.sources import Sources
+    from ihvp.tensors import TensorHeader
 
 __all__ = ["ReferencedFiles"]
 
@@ -32,6 +33,7 @@ class ReferencedFiles:
         self._blobs = blobs
         self._sources = sources
         self._pins: dict[str, SourcePin] = {}
+        self._headers: dict[str, list[TensorHeader]] = {}
         self.patience = sources.patience
 
     def pin(self, uris: Iterable[str], given: Mapping[str, SourcePin]) -> dict[str, SourcePin]:
@@ -69,6 +71,12 @@ class ReferencedFiles:
                 "A tensor is taken from a file, and this is a folder.", given=source[:200], allowed="the URI of a file"
             )
         return self._sources.open(source, self._pins[source])
+
+    def headers(self, source: str, read: Callable[[], list[TensorHeader]], /) -> list[TensorHeader]:
+        """What a file or folder holds, read once however many columns of it are asked for."""
+        if source not in self._headers:
+            self._headers[source] = read()
+        return self._headers[source]
 
     def folder(self, source: str, /) -> dict[str, str]:
         """The URIs of a pinned folder's files by their names in it; empty where it is no folder."""

@@ -217,7 +217,7 @@ def find_column(files: ReferencedFiles, reference: str, *, place: str, name: str
     """
     wanted = TensorName.parse(reference)
     try:
-        headers = _columns(files, wanted.source)
+        headers = files.headers(wanted.source, partial(_columns, files, wanted.source))
     except (BlobNotFound, FileNotFoundError):
         raise _unknown(place, wanted.source) from None
     return _stored(files, wanted.source, select_tensor(headers, wanted.name, name), place)

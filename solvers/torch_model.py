@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from solvers.batch import Inputs
 from solvers.determinism import require_deterministic
 from solvers.kernels import twice_differentiable_kernels
 from solvers.losses import loss_terms
@@ -30,9 +31,10 @@ class TorchTwiceDifferentiable(TwiceDifferentiable[Tensor]):
     ``model.named_parameters()``; frozen parameters are constants.
 
     Args:
-        model: A module that maps a batch ``[m, ...]`` to outputs ``[m, ...]``, in evaluation mode if it has
-            dropout or batch norm. Its parameters are float32 or float64, on one device; in bfloat16 or float16
-            products have the two or three digits that those hold, and so has what a certificate says.
+        model: A module that maps a batch ``[m, ...]``, or several tensors by name, to outputs ``[m, ...]``, in
+            evaluation mode if it has dropout or batch norm. Its parameters are float32 or float64, on one device; in
+            bfloat16 or float16 products have the two or three digits that those hold, and so has what a certificate
+            says.
         loss: ``loss(outputs, targets) -> scalar``. Shapes that would broadcast are an error.
     """
 
@@ -55,24 +57,24 @@ class TorchTwiceDifferentiable(TwiceDifferentiable[Tensor]):
         """The number p of trainable numbers."""
         return sum(p.numel() for p in self.parameters)
 
-    def mean_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean loss, a scalar, over the points of a batch.
+    def mean_loss(self, x: Inputs, y: Tensor) -> Tensor:
+        """The mean loss, a scalar, over the points of a batch; a dict of inputs goes to the arguments of its names.
 
         Raises:
             LossMismatch: The loss cannot be taken of the outputs and targets.
             ModelInTrainingMode: The module has active dropout or batch norm.
         """
         require_deterministic(self.model)
-        output = self.model(x)
+        output = self.model(**x) if isinstance(x, dict) else self.model(x)
         terms = loss_terms(self.loss, output, y)
         terms.check(output.detach(), y)
         return terms.numerator(output, y) / terms.denominator(output, y)
 
-    def grad(self, x: Tensor, y: Tensor, create_graph: bool = False) -> Tensor:
+    def grad(self, x: Inputs, y: Tensor, create_graph: bool = False) -> Tensor:
         """The gradient ``[p]`` of :meth:`mean_loss`; see there for errors.
 
         Args:
-            x: Inputs ``[n, ...]``.
+            x: Inputs ``[n, ...]``, or a dict of such.
             y: Targets ``[n, ...]``.
             create_graph: Whether the gradient can itself be differentiated, by :meth:`mvp`.
         """
@@ -86,7 +88,7 @@ class TorchTwiceDifferentiable(TwiceDifferentiable[Tensor]):
             )
         return torch.cat([g.reshape(-1) for g in grads])
 
-    def hessian(self, x: Tensor, y: Tensor) -> Tensor:
+    def hessian(self, x: Inputs, y: Tensor) -> Tensor:
         """The dense, symmetric Hessian ``[p, p]`` of :meth:`mean_loss`; see there for errors."""
         gradient = self.grad(x, y, create_graph=True)
         basis = torch.eye(self.num_params, dtype=gradient.dtype, device=gradient.device)

@@ -33,9 +33,9 @@ reading = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 REFUSALS: tuple[type[e.IhvpError], ...] = (
     e.UnknownMethod, e.UnknownOption, e.InvalidOption, e.UnknownModel, e.InvalidReference, e.RhsShapeMismatch,
-    e.InvalidHeader, e.IdempotencyMismatch,
+    e.InvalidHeader, e.IdempotencyMismatch, e.InvalidSampleWeights,
     e.NonFiniteRhs, e.UnknownBlob, e.InvalidTensor, e.RowsMismatch, e.DataMismatch, e.TargetsOutOfRange,
-    e.LossMismatch, e.EmptyData, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
+    e.LossMismatch, e.EmptyData, e.InvalidIndex, e.WeightsMismatch, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.UnknownLoss, e.InvalidExport, e.ExportsNotAllowed, e.HessianTooLarge, e.SolveTooLarge,
     e.InvalidWebhook, e.AddressNotAllowed, e.WebhookSecretMissing,
     *SOURCES,

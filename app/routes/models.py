@@ -25,7 +25,7 @@ REFUSALS: tuple[type[e.IhvpError], ...] = (
     e.UnknownBlob, e.InvalidExport, e.ExportsNotAllowed,
     e.InvalidReference, e.InvalidTensor, e.UnknownArchitecture, e.InvalidArchitecture,
     e.UnknownParameters, e.WeightsMismatch, e.UnknownLoss, e.LossMismatch, e.EmptyData, e.RowsMismatch,
-    e.DataMismatch, e.TargetsOutOfRange,
+    e.DataMismatch, e.TargetsOutOfRange, e.InvalidIndex, e.InvalidSampleWeights,
     *SOURCES,
 )  # fmt: skip
 

@@ -103,6 +103,13 @@ def test_scores_and_gradients() -> None:
     torch.testing.assert_close(influence_scores(masked.model, weighty, v), v @ G.T, rtol=1e-10, atol=1e-12)
 
 
+def test_the_models_own_hessian_and_gradient() -> None:
+    masked, x = case()
+    torch.testing.assert_close(masked.model.hessian(x, masked.y), masked.H, rtol=1e-10, atol=1e-12)
+    mean = loss_gradients(masked.model, batches(x, masked.y, 5)).mean(dim=0)
+    torch.testing.assert_close(masked.model.grad(x, masked.y), mean)
+
+
 def test_a_data_loader_of_dicts() -> None:
     masked, x = case()
     rows = [({name: part[i] for name, part in x.items()}, masked.y[i]) for i in range(N)]
