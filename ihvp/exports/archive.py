@@ -8,15 +8,17 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from ihvp.errors import InvalidExport
 
 __all__ = ["Archive", "open_archive"]
 
 MOST_ENTRIES: Final = 100_000
-MOST_JSON_BYTES: Final = 64 * 1024 * 1024
+MOST_JSON_BYTES: Final = 16 * 1024 * 1024
+MOST_DIRECTORY_BYTES: Final = 16 * 1024 * 1024
 MOST_NAME: Final = 512
+_PIECE: Final = 1 << 20
 
 # What torch.export.save writes. Sample inputs are pickled; they are never read.
 _KNOWN: Final = re.compile(
@@ -39,8 +41,13 @@ class Archive:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        bounded = _Bounded(file)
         try:
-            self._zip = zipfile.ZipFile(file)
+            # It has what is asked of it; that is not all of a file.
+            self._zip = zipfile.ZipFile(cast("BinaryIO", bounded))
+            bounded.bound = None
+        except InvalidExport:
+            raise
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
             raise InvalidExport("This is no zip archive.", given=str(error)[:200], hint=_AGAIN) from None
         size = file.seek(0, 2)
@@ -73,7 +80,7 @@ class Archive:
         """
         return self._entry(name).file_size
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytearray:
         """The bytes of an entry, checked against their checksum.
 
         Raises:
@@ -81,11 +88,17 @@ class Archive:
         """
         entry = self._entry(name)
         try:
-            content = self._zip.read(entry)
+            content = bytearray(entry.file_size)
+            with self._zip.open(entry) as stream:
+                end = 0
+                # Up to the empty read: with it the checksum is compared.
+                while part := stream.read(_PIECE):
+                    content[end : end + len(part)] = part
+                    end += len(part)
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
             raise InvalidExport("The archive is damaged.", given=f"{name}: {error}"[:200], hint=_AGAIN) from None
-        if len(content) != entry.file_size:
-            raise InvalidExport("An entry is shorter than it claims.", given=name)
+        if end != entry.file_size:
+            raise InvalidExport("An entry is not as long as it claims.", given=name)
         return content
 
     def text(self, name: str) -> str:
@@ -115,6 +128,28 @@ class Archive:
             return self._entries[name]
         except KeyError:
             raise InvalidExport("The archive lacks an entry.", given=name[:MOST_NAME], hint=_AGAIN) from None
+
+
+class _Bounded:
+    """A file of which no more is read at a time than a bound: a zip says itself how long its directory is.
+
+    Args:
+        file: Seekable.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bound: int | None = MOST_DIRECTORY_BYTES
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's, within the bound."""
+        if self.bound is not None and size > self.bound:
+            raise InvalidExport("The directory of the archive is too large.", given=size, allowed=self.bound)
+        return self._file.read(self.bound if self.bound is not None and size < 0 else size)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,18 @@ class TestZip:
         assert path.stat().st_size < 200_000
         refused(path, "not compressed")
 
+    def test_a_directory_that_claims_gigabytes(self, stack: Path, tmp_path: Path) -> None:
+        content = bytearray(rewritten(stack, tmp_path / "b.pt2", lambda e: None).read_bytes())
+        at = content.rfind(b"PK\x05\x06")
+        struct.pack_into("<I", content, at + 12, 1 << 30)
+        path = tmp_path / "a.pt2"
+        path.write_bytes(content)
+        with path.open("r+b") as file:  # sparse: long enough for the claim to be believed
+            file.truncate(0)
+            file.seek(1 << 30)
+            file.write(content)
+        refused(path, "directory of the archive is too large")
+
     def test_sizes_that_lie(self, stack: Path, tmp_path: Path) -> None:
         refused(lying_directory(stack, tmp_path / "a.pt2"), "claim more bytes")
 
@@ -247,6 +260,17 @@ class TestGraph:
     def test_it_is_refused(self, name: str, stack: Path, tmp_path: Path) -> None:
         change, words = CHANGES[name]
         refused(rewritten(stack, tmp_path / "a.pt2", nodes(change)), words)
+
+    @pytest.mark.parametrize("name", ["_leaves", "_steps.x", "forward", "training.weight", "head.weight.x"])
+    def test_names_that_the_module_needs_itself(self, name: str, stack: Path, tmp_path: Path) -> None:
+        def change(entries: Entries) -> None:
+            in_json(WEIGHTS, lambda d: d["config"].update({name: d["config"].pop("shift")}))(entries)
+            entries[GRAPH] = entries[GRAPH].replace(b'"buffer_name": "shift"', b'"buffer_name": "%s"' % name.encode())
+
+        path = rewritten(stack, tmp_path / "a.pt2", change)
+        blobs = FilesystemBlobStore(tmp_path / "blobs")
+        with pytest.raises(InvalidExport, match="name that no module can have"):
+            load_export(blobs, put(blobs, path.read_bytes()), torch.float64)
 
     def test_names_that_no_module_has(self, stack: Path, tmp_path: Path) -> None:
         def change(document: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,12 @@ def test_every_operator_on_the_list_is_torchs_and_pure() -> None:
             assert all(r.alias_info is None for r in function._schema.returns), name
     assert random <= set(operators.RULES)
     assert operators.FRESH <= operators.PURE
+
+
+def test_the_documented_list_is_the_list() -> None:
+    text = (
+        (Path(__file__).parents[2] / "docs/exported.md").read_text(encoding="utf-8").partition("## The operators")[2]
+    )
+    listed = set(re.findall(r"`([\w.]+)`", text))
+    every = operators.PURE | operators.IN_PLACE | operators.SYMBOLIC | operators.IGNORED
+    assert listed == {name.removeprefix("torch.ops.aten.") for name in every}

@@ -59,21 +59,23 @@ class ExportedModule(nn.Module):
 
     def __init__(self, program: ExportProgram, tensors: dict[str, Tensor]) -> None:
         super().__init__()
+        # Before the tensors: one of the same name as any of these is refused then.
         self._places: dict[str, tuple[nn.Module, str]] = {}
-        for weight in program.parameters:
-            self._place(weight.name, nn.Parameter(tensors[weight.name]))
-        for weight in program.buffers:
-            self._place(weight.name, tensors[weight.name])
-        for number, weight in enumerate(program.constants):
-            # A constant may have the name of what is no module's: it gets one that no other has.
-            self.register_buffer(f"_constant_{number}", tensors[weight.name], persistent=False)
-            self._places[weight.name] = (self, f"_constant_{number}")
         self._leaves = dict(program.leaves)
         self._inputs = list(program.inputs)
         self._output = program.output
         self._first = program.parameters[0].name
         self._steps = [_Step.of(node, program.dtype) for node in program.nodes]
         self._forget()
+        # Parameters first: the order in which modules are made is that of named_parameters().
+        for weight in program.parameters:
+            self._place(weight.name, nn.Parameter(tensors[weight.name]))
+        for weight in program.buffers:
+            self._place(weight.name, tensors[weight.name])
+        for number, weight in enumerate(program.constants):
+            # A constant may have the name of what is no module's: it gets one that no tensor of an archive can have.
+            self.register_buffer(f"__constant_{number}", tensors[weight.name], persistent=False)
+            self._places[weight.name] = (self, f"__constant_{number}")
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """The program's output ``[n, ...]`` for inputs ``[n, ...]``.
@@ -197,7 +199,12 @@ def _function(name: str) -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(operator, name.removeprefix(_SYMBOLIC))
         return found
     _, _, _, packet, overload = name.split(".")
-    aten: Callable[..., Any] = getattr(getattr(torch.ops.aten, packet), overload)
+    try:
+        aten: Callable[..., Any] = getattr(getattr(torch.ops.aten, packet), overload)
+    except AttributeError:
+        raise InvalidExport(
+            "The worker's torch has no such operator.", given=name, allowed=f"those of torch {torch.__version__}"
+        ) from None
     return aten
 
 
@@ -227,10 +234,10 @@ def _resolved(argument: Any, now: _Now) -> Any:
 
 def _read_tensor(archive: Archive, weight: StoredWeight) -> Tensor:
     """The tensor out of raw bytes; that they suffice was checked when the program was read."""
-    content = bytearray(archive.read(weight.entry))
+    content = archive.read(weight.entry)
     dtype = getattr(torch, weight.dtype)
     if not content:
         return torch.zeros(weight.shape, dtype=dtype)
     flat = torch.frombuffer(content, dtype=torch.uint8)
     flat = flat[: len(content) - len(content) % dtype.itemsize].view(dtype)
-    return flat.as_strided(weight.shape, weight.strides, weight.offset).clone(memory_format=torch.contiguous_format)
+    return flat.as_strided(weight.shape, weight.strides, weight.offset).contiguous()
