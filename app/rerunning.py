@@ -46,6 +46,12 @@ async def rerun_job(services: Services, job_id: str, once: Once | None, trace: s
         QueueFull: Too many jobs wait.
         QuotaExceeded: The tenant has had what it may have.
     """
+    # Before any check: what was accepted once is not refused because a blob has gone since.
+    made = None if once is None else await services.jobs.made_once(once)
+    if made is not None:
+        JOB.set(made.id)
+        place = None if made.finished else (await services.jobs.standing(made.id)).place
+        return Submitted(made, place, replayed=True)
     request = (await services.jobs.get(job_id)).request.model_copy(update={"webhook": None})
     await anyio.to_thread.run_sync(_keep, services.blobs, request, job_id)
     await services.numbers.take(services.tenant, math.prod(request.rhs.shape))

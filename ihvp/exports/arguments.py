@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ihvp.errors import InvalidExport
 
-__all__ = ["DTYPES", "Constant", "Device", "Dtype", "Layout", "MemoryFormat", "Value", "argument_of", "names_in"]
+__all__ = ["DTYPES", "Device", "Dtype", "Layout", "MemoryFormat", "Value", "argument_of", "names_in"]
 
 # torch's numbers for what can stand in a program here.
 DTYPES: Final = {
@@ -51,9 +51,6 @@ class Layout:
 @dataclass(frozen=True)
 class Device:
     """The device that the module is on: the one that it was exported on does not count."""
-
-
-Constant = bool | int | float | str | None
 
 
 def argument_of(document: Any, where: str) -> Any:
