@@ -50,7 +50,8 @@ def test_every_chunk_of_a_mapped_file_arrives_whole(device: torch.device, tmp_pa
     busy = torch.randn(2048, 2048, device=device)
     for _ in range(5):
         start = 0
-        for inputs, targets in data.streamed(300, device):
+        for inputs, targets, _ in data.streamed(300, device):
+            assert isinstance(inputs, Tensor)
             # Work in the current stream while the next chunk is copied in another.
             for _ in range(4):
                 busy = torch.tanh(busy @ busy)
@@ -62,10 +63,40 @@ def test_every_chunk_of_a_mapped_file_arrives_whole(device: torch.device, tmp_pa
         assert start == n
 
 
+@pytest.mark.parametrize("curvature", ["hessian", "mc_fisher", "empirical_fisher"])
+def test_inputs_by_name_and_sample_weights_go_with_their_points(device: torch.device, curvature: str) -> None:
+    class Named(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, rows: Tensor, scale: Tensor) -> Tensor:
+            outputs: Tensor = self.inner(rows * scale[:, None])
+            return outputs
+
+    case = small_mlp(F64)
+    w = torch.rand(len(case.x), dtype=F64)
+    scale = torch.rand(len(case.x), dtype=F64)
+    data = [
+        ({"rows": case.x[i : i + 10], "scale": scale[i : i + 10]}, case.y[i : i + 10], w[i : i + 10])
+        for i in range(0, len(w), 10)
+    ]
+    V = case.rhs(3)
+    model = TorchTwiceDifferentiable(Named(case.model.model), case.model.loss)
+    expected = Problem(model, data, curvature=curvature).hessian(1, 3)(V)
+    there = TorchTwiceDifferentiable(copy.deepcopy(model.model).to(device), case.model.loss)
+    problem = Problem(there, data, curvature=curvature, memory_budget=2**20)
+    torch.testing.assert_close(problem.hessian(1, 3)(V.to(device)).cpu(), expected, rtol=1e-9, atol=1e-11)
+    for method in ("kfac", "datainf"):
+        b = V.to(device)
+        found = problem.solve(method, b, hessian_perturbation=0.5).x.cpu()
+        torch.testing.assert_close(found, Problem(model, data).solve(method, V, hessian_perturbation=0.5).x)
+
+
 def test_data_that_are_on_the_device_already_stay(device: torch.device) -> None:
     case = small_mlp(F64)
     x, y = case.x.to(device), case.y.to(device)
-    for inputs, _ in TrainingData([(x, y)], memory_budget=0).streamed(64, device):
+    for inputs, _, _ in TrainingData([(x, y)], memory_budget=0).streamed(64, device):
         assert inputs.data_ptr() == x.data_ptr()
     model = TorchTwiceDifferentiable(copy.deepcopy(case.model.model).to(device), case.model.loss)
     V = case.rhs(2)
