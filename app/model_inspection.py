@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from app.model_folders import ModelFolder, trained_shapes
 from app.points import check_points
 from app.stored_tensors import StoredTensor, find_tensors
 from ihvp.errors import BlobNotFound, UnknownBlob, WeightsMismatch
 from ihvp.exports import Archive, read_program, require_exports
-from ihvp.models.architectures import ArchitectureConfig, num_elements, parse_architecture
+from ihvp.models.architectures import TRANSFORMERS, ArchitectureConfig, num_elements, parse_architecture
+from ihvp.models.huggingface import HuggingFaceModel, read_config
 from ihvp.models.losses import check_loss
 from ihvp.models.spec import LayoutEntry, ModelSpec, build_layout
 from ihvp.references import TensorName
+from ihvp.sources.uri import is_source_uri
 
 if TYPE_CHECKING:
     from app.referenced_files import ReferencedFiles
@@ -23,6 +26,7 @@ __all__ = ["InspectedModel", "architecture_of", "inspect_model"]
 MOST_NAMED: Final = 5
 
 Shapes = list[tuple[str, tuple[int, ...]]]
+Architecture = ArchitectureConfig | HuggingFaceModel
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,25 @@ class InspectedModel:
     num_points: int
 
 
-def architecture_of(spec: ModelSpec, settings: Settings) -> ArchitectureConfig | None:
-    """The checked config of the spec's architecture; None for a plug-in, and for an exported program.
+def architecture_of(spec: ModelSpec, settings: Settings) -> Architecture | None:
+    """The checked config of the spec's architecture, as far as the spec itself holds it.
+
+    None for a plug-in, for an exported program, and for a folder, whose config is a file in it.
 
     Raises:
         ExportsNotAllowed: It is an exported program, and the operator has not allowed any.
         UnknownArchitecture: The operator does not offer it.
-        InvalidArchitecture: The config does not describe such a module.
+        InvalidArchitecture: The config does not describe such a module, or a file of weights comes without any.
+        RemoteCodeRefused: It asks for code of its own.
     """
     if spec.exported is not None:
         require_exports(settings.allow_exports)
         return None
-    architecture, _ = spec.stated()
+    if spec.architecture is None and is_source_uri(spec.weights):
+        return None
+    architecture = spec.stated_architecture()
+    if architecture.type == TRANSFORMERS:
+        return read_config(architecture.config)
     return parse_architecture(architecture.type, architecture.config, settings.architectures)
 
 
@@ -65,20 +76,33 @@ def inspect_model(spec: ModelSpec, files: ReferencedFiles, settings: Settings) -
     """
     architecture = architecture_of(spec, settings)  # the cheapest fault to find comes first
     spec = spec.model_copy(update={"sources": files.pin(spec.source_uris(), spec.sources)})
-    loss = spec.stated_loss()
-    check_loss(loss, settings.losses)
-    shapes = _shapes(spec, files, architecture)
+    if spec.loss is not None:
+        check_loss(spec.loss, settings.losses)
+    folder = ModelFolder(spec.weights, files, spec.sources)
+    if spec.architecture is None and spec.exported is None:
+        architecture = folder.model() if folder.exists else architecture
+        if architecture is None:
+            spec.stated_architecture()
+    if not isinstance(architecture, HuggingFaceModel):
+        spec.stated_loss()
+    shapes = _shapes(spec, files, folder, architecture)
     layout = build_layout(shapes, spec.parameters.include)
-    num_points = check_points(spec.data, files, loss, architecture, place="data")
+    num_points = check_points(spec.data, files, spec.loss, architecture, place="data")
     last = layout[-1]
     return InspectedModel(spec, layout, last.offset + num_elements(tuple(last.shape)), num_points)
 
 
-def _shapes(spec: ModelSpec, files: ReferencedFiles, architecture: ArchitectureConfig | None) -> Shapes:
+def _shapes(spec: ModelSpec, files: ReferencedFiles, folder: ModelFolder, architecture: Architecture | None) -> Shapes:
     """The parameters, in the order of the flat vectors."""
     if spec.exported is not None:
         return _exported_shapes(files, spec.exported)
-    weights = _weights(spec, files)
+    weights = folder.tensors() if folder.exists else _weights(spec, files)
+    if spec.parameters.adapter is not None:
+        adapter = ModelFolder(spec.parameters.adapter, files, spec.sources)
+        adapter.check_adapter()
+        return trained_shapes(adapter.tensors(adapter=True))
+    if isinstance(architecture, HuggingFaceModel):
+        return trained_shapes(weights)
     # A plug-in's parameters are known to its worker alone; its weights file is the best that is to be had here.
     if architecture is None:
         return [(name, tensor.shape) for name, tensor in weights.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.pretrained_points import check_model_inputs, check_model_targets
 from app.row_index import check_index
 from app.stored_tensors import FLOAT_NAMES, find_column
 from ihvp.errors import (
@@ -16,6 +17,7 @@ from ihvp.errors import (
     TargetsOutOfRange,
 )
 from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig
+from ihvp.models.huggingface import HuggingFaceModel, loss_of, main_input
 from ihvp.models.points import DataSpec
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class _Points:
     weights: StoredTensor | None
     index: StoredTensor | list[int] | None
     named: bool
-    loss: LossSpec
+    loss: LossSpec | None
     architecture: ArchitectureConfig | None
 
     @property
@@ -57,15 +59,20 @@ class _Points:
 
 
 def check_points(
-    spec: PointsSpec, files: ReferencedFiles, loss: LossSpec, architecture: ArchitectureConfig | None, *, place: str
+    spec: PointsSpec,
+    files: ReferencedFiles,
+    loss: LossSpec | None,
+    architecture: ArchitectureConfig | HuggingFaceModel | None,
+    *,
+    place: str,
 ) -> int:
     """Checks a set of points and returns their number.
 
     Args:
         spec: What was sent.
-        files: Where the files are.
-        loss: What is taken of them.
-        architecture: None for a plug-in, of which the worker knows more.
+        files: Where they are.
+        loss: What is taken of them; None where the model says it itself.
+        architecture: None for a plug-in and a folder, of which the worker knows more.
         place: The field that it stands in, for messages.
 
     Raises:
@@ -79,21 +86,40 @@ def check_points(
         LossMismatch: The loss cannot be taken of such targets.
         TargetsOutOfRange: A target is not a class of the model.
     """
-    points = _found(spec, files, loss, architecture, place)
+    pretrained = architecture if isinstance(architecture, HuggingFaceModel) else None
+    built_in = None if isinstance(architecture, HuggingFaceModel) else architecture
+    points = _found(spec, files, loss, built_in, place)
     rows = _rows(points)
-    if isinstance(architecture, TransformerLmConfig):
-        _check_tokens(points, architecture)
-    elif architecture is not None:
-        _check_features(points, architecture)
-    if loss.type == "cross_entropy":
-        _check_classes(points)
-    elif architecture is not None and not loss.is_plugin:
-        _check_values(points, architecture)
+    if pretrained is not None:
+        _check_pretrained(points, pretrained)
+    elif isinstance(built_in, TransformerLmConfig):
+        _check_tokens(points, built_in)
+    elif built_in is not None:
+        _check_features(points, built_in)
+    if pretrained is None and loss is not None:
+        if loss.type == "cross_entropy":
+            _check_classes(points, loss)
+        elif built_in is not None and not loss.is_plugin:
+            _check_values(points, built_in, loss)
     return rows if points.index is None else check_index(points.index, rows)
 
 
+def _check_pretrained(points: _Points, model: HuggingFaceModel) -> None:
+    check_model_inputs(points.inputs, model, named=points.named, scanned=points.scanned)
+    loss = loss_of(model, points.loss, whole_targets=points.targets.is_integer)
+    if loss.type == "cross_entropy":
+        _require_classes(points.targets)
+    main = points.inputs.get(main_input(model.task)) or points.only_input
+    if not loss.is_plugin:
+        check_model_targets(points.targets, main, loss, model, scanned=points.scanned)
+
+
 def _found(
-    spec: PointsSpec, files: ReferencedFiles, loss: LossSpec, architecture: ArchitectureConfig | None, place: str
+    spec: PointsSpec,
+    files: ReferencedFiles,
+    loss: LossSpec | None,
+    architecture: ArchitectureConfig | None,
+    place: str,
 ) -> _Points:
     named = isinstance(spec.inputs, dict)
 
@@ -177,8 +203,7 @@ def _check_tokens(points: _Points, architecture: TransformerLmConfig) -> None:
             )
 
 
-def _check_classes(points: _Points) -> None:
-    targets, loss, architecture = points.targets, points.loss, points.architecture
+def _require_classes(targets: StoredTensor) -> None:
     if not targets.is_integer:
         raise LossMismatch(
             "cross_entropy needs class indices.",
@@ -186,6 +211,11 @@ def _check_classes(points: _Points) -> None:
             allowed="integers",
             hint="Save the targets as int64.",
         )
+
+
+def _check_classes(points: _Points, loss: LossSpec) -> None:
+    targets, architecture = points.targets, points.architecture
+    _require_classes(targets)
     if architecture is None:
         return
     if isinstance(architecture, TransformerLmConfig):
@@ -211,17 +241,17 @@ def _check_classes(points: _Points) -> None:
         )
 
 
-def _check_values(points: _Points, architecture: ArchitectureConfig) -> None:
+def _check_values(points: _Points, architecture: ArchitectureConfig, loss: LossSpec) -> None:
     targets, outputs = points.targets, architecture.output_shape()
     # torch would broadcast [n] against [n, 1] to [n, n] and return the mean of the wrong thing.
     if outputs is not None and targets.shape[1:] != outputs:
         raise LossMismatch(
-            f"{points.loss.type} takes targets of the shape of the outputs.",
+            f"{loss.type} takes targets of the shape of the outputs.",
             given=f"{targets.label} {list(targets.shape)}",
             allowed=f"[n, {', '.join(map(str, outputs))}]",
             hint="Reshape the targets; nothing is broadcast.",
         )
-    weights = points.loss.pos_weight
+    weights = loss.pos_weight
     if outputs is not None and weights is not None and len(weights) not in (1, outputs[-1]):
         raise LossMismatch(
             "pos_weight has one number for each output, or one for all.",

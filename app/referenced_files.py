@@ -53,6 +53,10 @@ class ReferencedFiles:
         self._pins |= pins
         return pins
 
+    def names_in(self, uri: str) -> list[str]:
+        """The files of a folder that are there now, pinned or not; see ``ihvp.sources.source.Source.files``."""
+        return self._sources.files(uri)
+
     def open(self, source: str, /) -> BinaryIO:
         """A file's bytes, seekable.
 

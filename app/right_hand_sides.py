@@ -207,8 +207,7 @@ def _check_numbers(tensor: StoredTensor) -> None:
 
 def _gradients(points: GradientOf, files: ReferencedFiles, target: RhsTarget, settings: Settings) -> tuple[int, int]:
     spec = target.model.spec
-    loss = spec.stated_loss()
-    rows = check_points(points, files, loss, architecture_of(spec, settings), place="rhs.gradient_of")
+    rows = check_points(points, files, spec.loss, architecture_of(spec, settings), place="rhs.gradient_of")
     shape = (rows, target.num_params)
     _check_rows(shape, target, settings)
     return shape

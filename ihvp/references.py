@@ -163,3 +163,13 @@ WeightsRef = Annotated[
         "Hugging Face layout; or export://sha256:<64 hex>, a program of torch.export.",
     ),
 ]
+
+FolderRef = Annotated[
+    str,
+    AfterValidator(check_source_uri),
+    Field(
+        pattern=rf"^{SOURCE_PATTERN}$",
+        examples=["file:///models/adapter"],
+        description="The URI of a folder: file://, https://, s3://, gs://, hf:// or mlflow://.",
+    ),
+]

@@ -13,16 +13,37 @@ from solvers.batch import Inputs, described
 from solvers.determinism import require_deterministic
 from solvers.out_of_memory import is_out_of_memory
 
-__all__ = ["ModelSnapshot", "trainable_parameters"]
+__all__ = ["ModelSnapshot", "flat_names", "state_flat_names", "trainable_parameters"]
+
+
+def flat_names(model: nn.Module) -> dict[str, str]:
+    """The name by which callers know a parameter, for each of a module's own names, in the order of flat vectors.
+
+    They are the module's own, in the order of ``named_parameters()``, unless others were stated: see
+    :func:`state_flat_names`.
+    """
+    stated: dict[str, str] | None = getattr(model, "flat_names", None)
+    return {name: name for name, _ in model.named_parameters()} if stated is None else stated
+
+
+def state_flat_names(model: nn.Module, names: dict[str, str]) -> None:
+    """States under which names, and in which order, callers know the parameters of a module.
+
+    Args:
+        model: Keeps them in an attribute ``flat_names``.
+        names: From the module's own names. A parameter that is not among them is a constant.
+    """
+    model.flat_names = names  # type: ignore[assignment]
 
 
 def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that require gradients, in the order of ``named_parameters()``: that of flat vectors.
+    """The parameters that require gradients, by the module's own names, in the order of flat vectors.
 
     Raises:
         InvalidInput: There are none, or they differ in dtype or device.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = dict(model.named_parameters())
+    named = [(name, parameters[name]) for name in flat_names(model) if parameters[name].requires_grad]
     kinds = {(p.dtype, p.device) for _, p in named}
     if len(kinds) != 1:
         raise InvalidInput(

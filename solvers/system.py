@@ -20,7 +20,7 @@ from solvers.problem import Problem
 from solvers.progress import Callback, Monitor
 from solvers.result import InverseHvpResult
 from solvers.rhs import check_rhs
-from solvers.snapshot import trainable_parameters
+from solvers.snapshot import flat_names, trainable_parameters
 from solvers.spectrum_probe import probe_spectrum
 from solvers.torch_model import TorchTwiceDifferentiable
 
@@ -90,7 +90,8 @@ class LinearSystem:
         progress: bool = False,
     ) -> None:
         self.method = method
-        names = [name for name, _ in trainable_parameters(model.model)]
+        known = flat_names(model.model)
+        names = [known[name] for name, _ in trainable_parameters(model.model)]
         self._chosen: dict[str, Any] | None = None
         automatic = isinstance(hessian_perturbation, str) and hessian_perturbation == "auto"
         self._damping = Damping.of(0.0 if automatic else hessian_perturbation, names)

@@ -15,6 +15,9 @@
     │   ├── UnknownModel               unknown_model
     │   ├── UnknownArchitecture        unknown_architecture
     │   ├── InvalidArchitecture        invalid_architecture
+    │   ├── RemoteCodeRefused          remote_code_refused
+    │   ├── PickleRefused              pickle_refused
+    │   ├── InvalidAdapter             invalid_adapter
     │   ├── UnknownParameters          unknown_parameters
     │   ├── WeightsMismatch            weights_mismatch
     │   ├── NonFiniteWeights           weights_not_finite

@@ -12,6 +12,7 @@ __all__ = [
     "ExportsNotAllowed",
     "HessianTooLarge",
     "IdempotencyMismatch",
+    "InvalidAdapter",
     "InvalidArchitecture",
     "InvalidExport",
     "InvalidHeader",
@@ -28,7 +29,9 @@ __all__ = [
     "NonFiniteRhs",
     "NonFiniteWeights",
     "NotRegistered",
+    "PickleRefused",
     "ProjectionMismatch",
+    "RemoteCodeRefused",
     "RhsShapeMismatch",
     "RowsMismatch",
     "SolveTooLarge",
@@ -117,6 +120,24 @@ class InvalidArchitecture(InvalidInput):
     """The architecture's config does not describe a module."""
 
     code = "invalid_architecture"
+
+
+class RemoteCodeRefused(InvalidInput):
+    """A model's config asks for code that is not part of the libraries installed here."""
+
+    code = "remote_code_refused"
+
+
+class PickleRefused(InvalidInput):
+    """Weights are there as pickles only, which run code when they are read."""
+
+    code = "pickle_refused"
+
+
+class InvalidAdapter(InvalidInput):
+    """An adapter is of a kind that is not offered, or does not belong to the model it was named with."""
+
+    code = "invalid_adapter"
 
 
 class UnknownParameters(InvalidInput):

@@ -19,6 +19,7 @@ from ihvp.errors import InvalidArchitecture, UnknownArchitecture
 __all__ = [
     "BUILT_IN",
     "ENTRY_POINT_GROUP",
+    "TRANSFORMERS",
     "ArchitectureConfig",
     "CnnConfig",
     "LinearConfig",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "ihvp.architectures"
+TRANSFORMERS: Final = "transformers"
+"""A model of transformers whose ``config.json`` is sent as the config: see ``ihvp.models.huggingface``."""
 Shape = tuple[int, ...]
 Activation = Literal["relu", "tanh", "gelu", "sigmoid", "silu"]
 Width = int
@@ -203,9 +206,9 @@ BUILT_IN: Final[dict[str, type[ArchitectureConfig]]] = {
 
 
 def architecture_names(extra: tuple[str, ...] = ()) -> list[str]:
-    """All architectures that may be named: built-in, installed plug-ins (not imported), and ``extra``."""
+    """All architectures that may be named: built-in, ``transformers``, plug-ins (not imported), and ``extra``."""
     plugins = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return sorted({*BUILT_IN, *plugins, *extra})
+    return sorted({*BUILT_IN, TRANSFORMERS, *plugins, *extra})
 
 
 def parse_architecture(kind: str, config: dict[str, Any], extra: tuple[str, ...] = ()) -> ArchitectureConfig | None:

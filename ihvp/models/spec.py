@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ihvp.errors import InvalidArchitecture, LossMismatch, UnknownParameters
+from ihvp.errors import InvalidAdapter, InvalidArchitecture, LossMismatch, UnknownParameters
+from ihvp.models.architectures import TRANSFORMERS
 from ihvp.models.losses import LOSSES, LossSpec, loss_names
 from ihvp.models.points import DataSpec
-from ihvp.references import ModelName, WeightsRef, blobs_among, exported_blob
+from ihvp.references import FolderRef, ModelName, WeightsRef, blobs_among, exported_blob
 from ihvp.sources.pin import SourcePins, check_pinned_uris
 from ihvp.sources.uri import is_source_uri
 
@@ -25,6 +26,7 @@ LATER_FIELDS: Final[dict[str, Any]] = {
     "data.index": None,
     "loss.pos_weight": None,
     "loss.config": {},
+    "parameters.adapter": None,
 }
 """Fields that came after the first version, by their dotted path, with what they hold where nobody uses them: a spec
 without them keeps the digest that it had before there were any."""
@@ -49,6 +51,11 @@ class ParameterSpec(_Strict):
         min_length=1,
         max_length=256,
         description="Shell patterns over parameter names; the others are frozen.",
+    )
+    adapter: FolderRef | None = Field(
+        None,
+        description="A LoRA adapter in peft's layout, put on the model and not merged: the parameters are then "
+        "its own, and all of the model's are frozen.",
     )
 
 
@@ -94,6 +101,12 @@ class ModelSpec(_Strict):
         return "folder" if self.architecture is None else self.architecture.type
 
     @property
+    def pretrained(self) -> bool:
+        """Whether it is a model of transformers, by a folder or by a config that is sent with it."""
+        named = self.architecture is not None and self.architecture.type == TRANSFORMERS
+        return named or (self.architecture is None and self.exported is None)
+
+    @property
     def exported(self) -> str | None:
         """The blob of the exported program that it is; None where it is none."""
         return exported_blob(self.weights)
@@ -106,22 +119,28 @@ class ModelSpec(_Strict):
                 given=f"architecture {self.architecture.type!r} beside {self.weights}",
                 hint="Leave out architecture.",
             )
+        if self.parameters.adapter is not None and not self.pretrained:
+            raise InvalidAdapter(
+                "An adapter belongs to a model of transformers.",
+                given=f"an adapter beside {self.kind!r}",
+                allowed="weights that name a folder in Hugging Face layout, or architecture 'transformers'",
+            )
         return self
 
-    def stated(self) -> tuple[ArchitectureSpec, LossSpec]:
-        """Architecture and loss, of a spec whose weights do not say them.
+    def stated_architecture(self) -> ArchitectureSpec:
+        """The architecture, of a spec whose weights do not say it.
 
         Raises:
-            InvalidArchitecture: It has no architecture.
-            LossMismatch: It has no loss.
+            InvalidArchitecture: It has none.
         """
         if self.architecture is None:
             raise InvalidArchitecture(
                 "A file of weights does not say what module it belongs to.",
                 given=f"weights {self.weights[:200]} without an architecture",
                 allowed="architecture, or weights that name a folder in Hugging Face layout or an export",
+                hint=f"The config.json of a model of transformers may be sent as config of type {TRANSFORMERS!r}.",
             )
-        return self.architecture, self.stated_loss()
+        return self.architecture
 
     def stated_loss(self) -> LossSpec:
         """The loss, of a model that does not say it itself.
@@ -135,7 +154,8 @@ class ModelSpec(_Strict):
 
     def references(self) -> list[str]:
         """Every reference of the spec, as it is written: to blobs and to files elsewhere."""
-        return [self.weights, *self.data.references()]
+        adapter = self.parameters.adapter
+        return [self.weights, *self.data.references(), *([] if adapter is None else [adapter])]
 
     def blob_digests(self) -> list[str]:
         """The blobs that the spec refers to."""

@@ -183,3 +183,21 @@ def test_bytes_are_counted_once_and_no_more_than_is_shown() -> None:
     assert bytes_of([data[:10], data[:10]]) == 80
     assert bytes_of([data[:1].expand(1000)]) == 800
     assert bytes_of([torch.zeros(1).expand(1000)]) == 4
+
+
+def test_a_part_that_is_zero_but_for_rounding_does_not_spoil_a_record() -> None:
+    """The bias of attention's keys changes no weight of it: its part of a product is 1e-17, otherwise each time."""
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 6, dtype=F64), torch.randint(0, 3, (40,))
+    shapes = [(6, 6), (6,), (6, 6), (6,), (3, 6)]
+    parameters = tuple(torch.randn(shape, dtype=F64) for shape in shapes)
+
+    def loss(at: Sequence[Tensor]) -> Tensor:
+        queries, keys = F.linear(x, at[0], at[1]), F.linear(x, at[2], at[3])
+        return F.cross_entropy(((queries @ keys.T).softmax(-1) @ x) @ at[4].T, y)
+
+    graph = GraphProduct(loss, parameters)
+    recorded = LinearizedProduct(graph, parameters)
+    v = tuple(torch.randn(shape, dtype=F64) for shape in shapes)
+    for found, expected in zip(recorded.one(v), graph.one(v), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-13)

@@ -49,6 +49,7 @@ class PointBatches:
         batch_size: Most rows of a batch.
         dtype: The model's dtype.
         classes: Whether targets are classes, which stay integers.
+        next_tokens: Whether targets ``[n, t]`` are tokens, of which each but the first is predicted.
 
     Attributes:
         rows: The columns.
@@ -62,11 +63,14 @@ class PointBatches:
         InvalidSampleWeights: Weights are no floating-point or whole numbers ``[n]``.
     """
 
-    def __init__(self, rows: Rows, *, batch_size: int, dtype: torch.dtype, classes: bool) -> None:
+    def __init__(
+        self, rows: Rows, *, batch_size: int, dtype: torch.dtype, classes: bool, next_tokens: bool = False
+    ) -> None:
         self.rows = rows
         self._batch_size = batch_size
         self._dtype = dtype
         self._classes = classes
+        self._next_tokens = next_tokens
         self.num_points = _checked(rows)
 
     def __len__(self) -> int:
@@ -89,6 +93,7 @@ class PointBatches:
         inputs = {name: self._cast(column[which]) for name, column in rows.inputs.items()}
         x: Inputs = inputs if rows.named else next(iter(inputs.values()))
         y = rows.targets[which]
+        y = y[:, 1:] if self._next_tokens else y
         whole = self._classes and not y.is_floating_point()
         w = None if rows.weights is None else rows.weights[which].to(self._dtype)
         return Batch(x, y.to(torch.int64 if whole else self._dtype), w)

@@ -11,7 +11,7 @@ from ihvp.models.spec import LossSpec
 from workers.resolvers.columns import Column
 from workers.resolvers.data import PointBatches
 
-__all__ = ["check_inputs", "check_length", "check_targets"]
+__all__ = ["check_inputs", "check_length", "check_range", "check_targets"]
 
 _ROWS_AT_ONCE: Final = 65_536
 """Rows looked at together when values are checked, so that a check never holds the whole data set."""
@@ -51,7 +51,7 @@ def check_inputs(batches: PointBatches, shape: tuple[int, ...] | None, *, tokens
             given=f"inputs {list(inputs.shape)} {inputs.dtype}",
             allowed="integers [n, t]",
         )
-    _check_range(batches, inputs, 0, tokens - 1, DataMismatch, "An input is not a token of the vocabulary.")
+    check_range(batches, inputs, 0, tokens - 1, DataMismatch, "An input is not a token of the vocabulary.")
 
 
 def check_length(batches: PointBatches, context: int) -> None:
@@ -83,7 +83,7 @@ def check_targets(batches: PointBatches, loss: LossSpec, num_classes: int | None
     """
     targets = batches.rows.targets
     if loss.type == "bce_with_logits":
-        _check_range(batches, targets, 0, 1, TargetsOutOfRange, "A target of bce_with_logits lies outside [0, 1].")
+        check_range(batches, targets, 0, 1, TargetsOutOfRange, "A target of bce_with_logits lies outside [0, 1].")
     if loss.type != "cross_entropy" or num_classes is None:
         return
     if targets.dtype.is_floating_point:
@@ -93,7 +93,7 @@ def check_targets(batches: PointBatches, loss: LossSpec, num_classes: int | None
             allowed="integers",
         )
     message = "A target is not a class that the model can predict."
-    _check_range(batches, targets, 0, num_classes - 1, TargetsOutOfRange, message, ignored=loss.ignore_index)
+    check_range(batches, targets, 0, num_classes - 1, TargetsOutOfRange, message, ignored=loss.ignore_index)
 
 
 def _only_input(batches: PointBatches) -> Column:
@@ -106,7 +106,7 @@ def _only_input(batches: PointBatches) -> Column:
     return next(iter(batches.rows.inputs.values()))
 
 
-def _check_range(
+def check_range(
     batches: PointBatches,
     values: Column,
     least: int,
@@ -115,6 +115,17 @@ def _check_range(
     message: str,
     ignored: int | None = None,
 ) -> None:
+    """Checks every number that is used against a range.
+
+    Args:
+        batches: The points.
+        values: One of their columns.
+        least: The smallest number that is allowed.
+        most: The largest.
+        error: What is raised.
+        message: What it says first.
+        ignored: A number outside that does not count.
+    """
     index = batches.rows.index
     for start in range(0, batches.num_points, _ROWS_AT_ONCE):
         which = slice(start, start + _ROWS_AT_ONCE)

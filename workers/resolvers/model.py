@@ -8,29 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ihvp.errors import DataMismatch, WeightsMismatch
+from ihvp.errors import DataMismatch
 from ihvp.exports import require_exports
 from ihvp.jobs.submission import GradientOf
 from ihvp.methods import Curvature
-from ihvp.models.architectures import ArchitectureConfig, TransformerLmConfig, parse_architecture
+from ihvp.models.architectures import TransformerLmConfig
 from ihvp.models.spec import LossSpec, ModelSpec
-from ihvp.references import TensorName
 from ihvp.sources.pin import SourcePin
 from solvers import Problem, TorchTwiceDifferentiable, loss_gradients
 from solvers.batch import described, moved
 from solvers.factors import FactorStore
-from workers.architectures import build_built_in, build_plugin
 from workers.device import solving_device
 from workers.resolvers.data import PointBatches
-from workers.resolvers.data_checks import check_inputs, check_length, check_targets
-from workers.resolvers.exported import ExportedModule, load_export
+from workers.resolvers.data_checks import check_targets
+from workers.resolvers.exported import ExportedModule
 from workers.resolvers.files import FileAccess, Files
 from workers.resolvers.loss_check import check_loss
 from workers.resolvers.losses import build_loss, check_outputs, classes_come_last, classes_second
-from workers.resolvers.mapping import map_tensors
+from workers.resolvers.modules import TrainedModule, trained_module
 from workers.resolvers.points import PointFiles
 from workers.resolvers.unpacking import Scratch
-from workers.resolvers.weights import check_weights, freeze_others, load_weights
+from workers.resolvers.weights import freeze_others
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -52,7 +50,7 @@ class LoadedModel:
     layout: list[tuple[str, tuple[int, ...]]]
     loss_check: dict[str, Any]
     files: FileAccess
-    _config: ArchitectureConfig | None
+    _trained: TrainedModule
     _loss: LossSpec
     _num_classes: int | None
     _scratch: Scratch
@@ -68,7 +66,9 @@ class LoadedModel:
     @property
     def nbytes(self) -> int:
         """Bytes held now: parameters, and for all curvatures together data, products that are kept, and factors."""
-        return self.problem.nbytes + 2 * self.num_params * self.dtype.itemsize
+        # Those that are solved for are there twice: in the module, and as they were when the problem was made.
+        module = sum(part.nbytes for part in self._trained.module.parameters())
+        return self.problem.nbytes + module + self.num_params * self.dtype.itemsize
 
     @property
     def num_params(self) -> int:
@@ -91,8 +91,14 @@ class LoadedModel:
         Raises:
             InvalidInput: The points do not fit the model or its loss.
         """
-        batches = PointFiles(files, self._scratch).batches(points, batch_size=1024, dtype=self.dtype, loss=self._loss)
-        _check(batches, self._config, self._loss, self._num_classes)
+        batches = PointFiles(files, self._scratch).batches(
+            points,
+            batch_size=1024,
+            dtype=self.dtype,
+            loss=self._loss,
+            next_tokens=self._trained.predicts_next_tokens,
+        )
+        self._trained.check(batches, self._loss, self._num_classes)
         # In main memory like every other right-hand side: those of several jobs are put into one block.
         return loss_gradients(self.problem.model, batches).cpu()
 
@@ -125,66 +131,37 @@ def load_model(
         BlobNotFound: A blob is gone.
     """
     dtype = DTYPES[spec.dtype]
-    stated_loss = spec.stated_loss()
     place = solving_device(device)
     if spec.exported is not None:
         require_exports(allow_exports)
-    module, config = _trained_module(files, spec, dtype)
-    module.to(place)
-    chosen = set(freeze_others(module, spec.parameters.include))
-    layout = [(name, tuple(p.shape)) for name, p in module.named_parameters() if name in chosen]
-    loss = build_loss(stated_loss).to(place)
+    trained = trained_module(files, spec, dtype)
+    module = trained.module.to(place)
+    layout = freeze_others(module, spec.parameters.include)
     points = PointFiles(files, scratch or Scratch())
-    batches = points.batches(spec.data, batch_size=spec.data.batch_size, dtype=dtype, loss=stated_loss)
-    _check(batches, config, stated_loss, None)
+    loss_spec = trained.loss(spec, whole_targets=points.has_whole_targets(spec.data))
+    loss = build_loss(loss_spec).to(place)
+    batches = points.batches(
+        spec.data,
+        batch_size=spec.data.batch_size,
+        dtype=dtype,
+        loss=loss_spec,
+        next_tokens=trained.predicts_next_tokens,
+    )
+    trained.check(batches, loss_spec, None)
+    trained.answer_for(loss_spec, batches)
     outputs, targets = _try_out(module, batches, place)
-    check_outputs(stated_loss, outputs)
+    check_outputs(loss_spec, outputs)
     if isinstance(module, ExportedModule):
         module.check_points_apart(moved(batches.points(0, 2), place).x)
-    sequences = isinstance(config, TransformerLmConfig) and stated_loss.type == "cross_entropy"
-    if sequences or classes_come_last(stated_loss, outputs, targets):
+    sequences = isinstance(trained.built_in, TransformerLmConfig) and loss_spec.type == "cross_entropy"
+    if sequences or classes_come_last(loss_spec, outputs, targets):
         module, outputs = classes_second(module), torch.movedim(outputs, -1, 1)
-    num_classes = outputs.shape[1] if stated_loss.type == "cross_entropy" and outputs.ndim > 1 else None
-    check_targets(batches, stated_loss, num_classes)
+    num_classes = outputs.shape[1] if loss_spec.type == "cross_entropy" and outputs.ndim > 1 else None
+    check_targets(batches, loss_spec, num_classes)
     model = TorchTwiceDifferentiable(module, loss)
     problem = Problem(model, batches, memory_budget=memory_budget, factor_store=factor_store)
-    checked = check_loss(problem, batches, stated_loss, num_classes)
-    return LoadedModel(problem, layout, checked, files, config, stated_loss, num_classes, points.scratch)
-
-
-def _trained_module(
-    files: FileAccess, spec: ModelSpec, dtype: torch.dtype
-) -> tuple[nn.Module, ArchitectureConfig | None]:
-    """The module with its weights, and the config where it is a built-in one."""
-    if spec.exported is not None:
-        return load_export(files, spec.exported, dtype), None
-    architecture, _ = spec.stated()
-    kind = architecture.type
-    # A name the worker has no plug-in for is refused by build_plugin, which says what is installed here.
-    config = parse_architecture(kind, architecture.config, extra=(kind,))
-    reference = TensorName.parse(spec.weights)
-    if reference.name is not None:
-        raise WeightsMismatch(
-            "Weights are a whole file, not one tensor of it.", given=spec.weights, allowed=reference.source
-        )
-    weights = map_tensors(files, reference.source)
-    if config is None:
-        module = build_plugin(kind, architecture.config)
-    else:
-        # Before the module is made: a config may ask for more memory than any weights that were uploaded.
-        check_weights(config.layout(), weights)
-        module = build_built_in(config)
-    load_weights(module, weights, dtype)
-    return module, config
-
-
-def _check(batches: PointBatches, config: ArchitectureConfig | None, loss: LossSpec, num_classes: int | None) -> None:
-    if config is not None:
-        tokens = config.vocabulary if isinstance(config, TransformerLmConfig) else None
-        check_inputs(batches, config.input_shape(), tokens=tokens)
-        if isinstance(config, TransformerLmConfig):
-            check_length(batches, config.context)
-    check_targets(batches, loss, num_classes)
+    checked = check_loss(problem, batches, loss_spec, num_classes)
+    return LoadedModel(problem, layout, checked, files, trained, loss_spec, num_classes, points.scratch)
 
 
 def _try_out(module: nn.Module, batches: PointBatches, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,32 @@ class PointFiles:
     files: FileAccess
     scratch: Scratch = field(default_factory=Scratch)
 
-    def batches(self, spec: PointsSpec, *, batch_size: int, dtype: torch.dtype, loss: LossSpec) -> PointBatches:
+    def has_whole_targets(self, spec: PointsSpec) -> bool:
+        """Whether the targets are whole numbers.
+
+        Raises:
+            BlobNotFound: A blob is gone.
+            InvalidTensor: The file holds no readable column of that name.
+        """
+        return not self._column(spec.targets, "targets").dtype.is_floating_point
+
+    def batches(
+        self,
+        spec: PointsSpec,
+        *,
+        batch_size: int,
+        dtype: torch.dtype,
+        loss: LossSpec,
+        next_tokens: bool = False,
+    ) -> PointBatches:
         """The points of a spec.
+
+        Args:
+            spec: Where they are.
+            batch_size: Most rows of a batch.
+            dtype: The model's.
+            loss: Says whether targets are classes.
+            next_tokens: Whether targets ``[n, t]`` are tokens, of which each but the first is predicted.
 
         Raises:
             BlobNotFound: A blob is gone.
@@ -51,7 +75,9 @@ class PointFiles:
             self._index(spec.index),
             named=isinstance(spec.inputs, dict),
         )
-        return PointBatches(rows, batch_size=batch_size, dtype=dtype, classes=loss.whole_targets)
+        return PointBatches(
+            rows, batch_size=batch_size, dtype=dtype, classes=loss.whole_targets, next_tokens=next_tokens
+        )
 
     def _column(self, reference: str, role: str) -> Column:
         wanted = TensorName.parse(reference)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from ihvp.errors import NonFiniteWeights, WeightsMismatch
 from ihvp.models.spec import build_layout
+from solvers.snapshot import flat_names
 
-__all__ = ["check_weights", "freeze_others", "load_weights"]
+__all__ = ["check_finite", "check_weights", "freeze_others", "load_weights"]
 
 _MOST_NAMED = 5
 """Faults that a message lists before it says how many more there are."""
@@ -69,29 +69,39 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], dtype: torch.
                 given=f"{name}: {tensor.dtype}",
                 allowed=str(state[name].dtype),
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteWeights(
-                "The weights hold NaN or infinity.", given=name, hint="Check that the training run converged."
-            )
+    check_finite(weights)
     module.to(dtype)
     module.load_state_dict(dict(weights), strict=False)
     module.eval()
 
 
-def freeze_others(module: nn.Module, include: list[str]) -> list[str]:
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Checks every number.
+
+    Raises:
+        NonFiniteWeights: A tensor holds NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteWeights(
+                "The weights hold NaN or infinity.", given=name, hint="Check that the training run converged."
+            )
+
+
+def freeze_others(module: nn.Module, include: list[str]) -> list[tuple[str, tuple[int, ...]]]:
     """Freezes the parameters that match no pattern.
 
     Returns:
-        Names of the others, in the order of the flat vectors.
+        The names by which callers know the others, and their shapes, in the order of the flat vectors.
 
     Raises:
         UnknownParameters: A pattern matches no parameter.
     """
-    build_layout([(name, tuple(p.shape)) for name, p in module.named_parameters()], include)
-    chosen: list[str] = []
-    for name, parameter in module.named_parameters():
-        wanted = any(fnmatchcase(name, pattern) for pattern in include)
-        parameter.requires_grad_(wanted)
-        if wanted:
-            chosen.append(name)
+    parameters = dict(module.named_parameters())
+    known = flat_names(module)
+    shapes = [(name, tuple(parameters[own].shape)) for own, name in known.items()]
+    chosen = [(entry.name, tuple(entry.shape)) for entry in build_layout(shapes, include)]
+    names = {name for name, _ in chosen}
+    for own, parameter in parameters.items():
+        parameter.requires_grad_(own in known and known[own] in names)
     return chosen
