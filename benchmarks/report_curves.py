@@ -34,8 +34,8 @@ jobs. To reach: {bar:g}×. One by one *with reuse* each solve starts from what t
 always does: the ratio to it is what coalescing adds. *Without reuse* each job is solved as if it were the only one."""
 ABOUT_GROWTH: Final = """\
 Time is to be linear in n and p: exponents of 1, by least squares in logarithms. Memory is to be bounded by the budget,
-{budget:.0f} MiB here, whatever n is; what is measured is the whole process, in which torch's own pages of first use come on top
-(14 to 29 MiB here). In n: `cg` on {count} right-hand sides in float32, the points and copies of them.
+{budget:.0f} MiB here, whatever n is; what is measured is the whole process, in which torch's own pages of first use
+come on top (14 to 29 MiB here). In n: `cg` on {count} right-hand sides in float32, the points and copies of them.
 In p: one product, networks narrower and wider than the row's; for softmax regression, more and fewer features."""
 ABOUT_OVERHEAD: Final = """\
 May cost {bar:g} % of a solve (cold, `cg`, 16 right-hand sides, float32). *History* is a callback that keeps every

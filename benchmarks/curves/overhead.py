@@ -205,8 +205,8 @@ def _claimed_job(problem: Problem) -> Iterator[_Held]:
             job = store.claim("bench", settings.lease_s)
             assert job is not None
             stop = StopSignal(lambda: False)
-            renewed = {"lease_s": settings.lease_s, "renew_s": settings.lease_renew_s}
-            with Lease(store, [(job, stop)], claimed_at, **renewed) as lease, ProgressWriter(store) as writer:
+            lease = Lease(store, [(job, stop)], claimed_at, lease_s=settings.lease_s, renew_s=settings.lease_renew_s)
+            with lease, ProgressWriter(store) as writer:
                 yield _Held(job, stop, store, EndingWriter(store, lease), writer, settings.progress_interval_s)
         finally:
             if store is not None:
