@@ -6,6 +6,7 @@ import importlib
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from ihvp.errors import (
@@ -52,7 +53,6 @@ class BucketFiles:
         self._allowed = [place.rstrip("/") for place in allowed if place.startswith(f"{scheme}://")]
         self._patience = patience
         self._block = block
-        self._made: Any = None
 
     def is_folder(self, uri: str) -> bool:
         """See ``Source.is_folder``: no object has this key, and some have keys that begin so."""
@@ -95,23 +95,7 @@ class BucketFiles:
 
     @property
     def _store(self) -> Any:
-        if self._made is None:
-            try:
-                importlib.import_module(PACKAGES[self._scheme])
-                import fsspec
-            except ImportError:
-                raise SetupError(
-                    f"{self._scheme}:// references need the package {PACKAGES[self._scheme]}.",
-                    hint=f"pip install 'ihvp[{EXTRAS[self._scheme]}]' for the API and the workers.",
-                ) from None
-            wait = self._patience.left()
-            network = {"connect_timeout": wait, "read_timeout": wait, "retries": {"max_attempts": 1}}
-            options = {"config_kwargs": network} if self._scheme == "s3" else {"timeout": wait}
-            # Neither an earlier caller's listing nor its time limits.
-            made = fsspec.filesystem(self._scheme, skip_instance_cache=True, use_listings_cache=False, **options)
-            made.retries = TRIES  # s3fs would try five times, whoever waits
-            self._made = made
-        return self._made
+        return connected(self._scheme, self._patience.answer_s)
 
     def _admitted(self, uri: str) -> str:
         """What fsspec calls it, if the operator has opened it."""
@@ -161,6 +145,29 @@ class BucketFiles:
         if isinstance(error, OSError) or "Connect" in names or "Endpoint" in names or "ClientError" in names:
             return SourceUnavailable("The object store does not answer.", given=text)
         return SourceError("The object cannot be read.", given=text)
+
+
+@lru_cache(maxsize=4)
+def connected(scheme: str, answer_s: float) -> Any:
+    """Fsspec's file system, made once a process: a client of S3 takes half a second and tens of megabytes.
+
+    Raises:
+        SetupError: Its package is not installed.
+    """
+    try:
+        importlib.import_module(PACKAGES[scheme])
+        import fsspec
+    except ImportError:
+        raise SetupError(
+            f"{scheme}:// references need the package {PACKAGES[scheme]}.",
+            hint=f"pip install 'ihvp[{EXTRAS[scheme]}]' for the API and the workers.",
+        ) from None
+    network = {"connect_timeout": answer_s, "read_timeout": answer_s, "retries": {"max_attempts": 1}}
+    options = {"config_kwargs": network} if scheme == "s3" else {"timeout": answer_s}
+    # Nobody is told what somebody else's listing said a while ago.
+    made = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+    made.retries = TRIES  # s3fs would try five times, whoever waits
+    return made
 
 
 class _BucketFile(io.RawIOBase):

@@ -41,10 +41,13 @@ class Patience:
     Args:
         answer_s: Longest wait for one answer.
         total_s: Longest time from now on.
+
+    Attributes:
+        answer_s: As given.
     """
 
     def __init__(self, answer_s: float, total_s: float) -> None:
-        self._answer_s = answer_s
+        self.answer_s = answer_s
         self._total_s = total_s
         self._until = time.monotonic() + total_s
 
@@ -57,13 +60,13 @@ class Patience:
         left = self._until - time.monotonic()
         if left <= 0:
             raise self.over()
-        return min(left, self._answer_s)
+        return min(left, self.answer_s)
 
     def over(self, given: str | None = None) -> SourceTimeout:
         """The error where it ends."""
         return SourceTimeout(
             "The place that holds a referenced file answers too slowly.",
             given=given,
-            allowed=f"{self._answer_s:g} s for an answer, {self._total_s:g} s together",
+            allowed=f"{self.answer_s:g} s for an answer, {self._total_s:g} s together",
             hint="Try again; an operator can raise IHVP_SOURCE_TIMEOUT_S, IHVP_SOURCE_RESOLVE_S, IHVP_SOURCE_FETCH_S.",
         )

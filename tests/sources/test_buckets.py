@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ihvp.errors import (
     SourceUnavailable,
 )
 from ihvp.settings import Settings
+from ihvp.sources.buckets import connected
 from ihvp.sources.pinning import pin_references, pinned_folder
 from ihvp.sources.sources import Sources
 from tests.places import Places
@@ -32,6 +34,14 @@ def s3(places: Places) -> Any:
     places.s3.create_bucket(Bucket="open-bucket")
     places.s3.create_bucket(Bucket="other-bucket")
     return places.s3
+
+
+@pytest.fixture(autouse=True)
+def of_its_environment() -> Iterator[None]:
+    """Each test's environment names another store, as each process' does."""
+    connected.cache_clear()
+    yield
+    connected.cache_clear()
 
 
 @pytest.fixture

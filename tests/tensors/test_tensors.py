@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 from array import array
 from typing import Any
@@ -211,3 +212,18 @@ def read_or_refuse(data: bytes) -> None:
         return
     for header in headers:
         assert 0 <= header.start <= header.start + header.nbytes <= len(data)
+
+
+def test_a_header_that_begins_as_a_pickle_does_is_none() -> None:
+    # 640 is b"\x80\x02" and six zeros; pickles of protocol 2 begin with the same two bytes.
+    table = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(640)
+    [header] = read_headers(io.BytesIO(struct.pack("<Q", 640) + table + bytes(4)))
+    assert (header.name, header.start) == ("x", 648)
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"weight": [1.0]}, protocol=p) for p in (2, 3, 4, 5)] + [b"PK\x03\x04" + bytes(100)]
+)
+def test_a_pickle_in_disguise_is_named_as_one(content: bytes) -> None:
+    with pytest.raises(InvalidTensor, match="is a pickle or an archive of pickles"):
+        read_headers(io.BytesIO(content))
