@@ -33,7 +33,7 @@ class HuggingFaceFiles:
         self._host = urlsplit(self._endpoint).hostname or ""
         token = _token() if endpoint else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._reader = WebReader(AddressRules([self._host]), self._admit, patience, headers)
+        self._reader = WebReader(AddressRules([self._host]), self._admit, patience, self._endpoint, headers)
         self._pins: dict[str, SourcePin] = {}
 
     def is_folder(self, uri: str) -> bool:

@@ -60,7 +60,7 @@ class MlflowFiles:
         self._tracking = (tracking or "").rstrip("/")
         headers = {"Authorization": authorization} if authorization else {}
         host = urlsplit(self._tracking).hostname or ""
-        self._reader = WebReader(AddressRules([host]), self._admit, patience, headers)
+        self._reader = WebReader(AddressRules([host]), self._admit, patience, self._tracking, headers)
         self._elsewhere = elsewhere
         self._versions: dict[str, _Version] = {}
 
@@ -186,7 +186,7 @@ class MlflowFiles:
         waiting = [""]
         for _ in range(MOST_FOLDERS):
             if not waiting:
-                break
+                return found
             below = waiting.pop()
             asked = "/".join(part for part in (root, quote(below)) if part)
             answer, _ = self._reader.json(f"{self._tracking}{PROXY}?path={asked}")
@@ -196,7 +196,7 @@ class MlflowFiles:
                 raise SourceError("MLflow's listing cannot be read.", given=folder) from None
             for name, is_folder in listed:
                 (waiting if is_folder else found).append(f"{below}/{name}".lstrip("/"))
-        return found
+        raise SourceError("The model has too many folders of artifacts.", given=folder, allowed=str(MOST_FOLDERS))
 
     def _ask(self, what: str, asked: dict[str, Any]) -> Any:
         url = f"{self._tracking}{API}/{what}" + (f"?{urlencode(asked)}" if asked else "")

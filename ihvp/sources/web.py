@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -53,7 +53,8 @@ class WebReader:
         rules: Which addresses may be reached.
         admit: Refuses a URL whose host was not opened; called for each, redirects too.
         patience: How long to wait.
-        headers: Of requests to the first host, never sent to another.
+        home: The URL of the server that ``headers`` are for.
+        headers: Of requests to that server, never sent to another.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class WebReader:
         rules: AddressRules,
         admit: Callable[[str], None],
         patience: Patience,
+        home: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._admit = admit
+        self._home = _origin(home)
         self._patience = patience
         self._headers = dict(headers or {})
         self._client = httpx.Client(
@@ -80,22 +83,22 @@ class WebReader:
             SourceForbidden: 401 or 403.
             SourceUnavailable: No answer, or one of trouble over there; ``SourceTimeout`` where it is slow.
         """
-        origin = _origin(url)
         for _ in range(MOST_REDIRECTS + 1):
             self._admit(url)
-            own = self._headers if _origin(url) == origin else {}
-            request = self._client.build_request(
-                "GET", url, headers={"Accept-Encoding": "identity", **own, **(headers or {})}
-            )
-            request.extensions["timeout"] = httpx.Timeout(self._patience.left()).as_dict()
+            own = self._headers if _origin(url) == self._home else {}
             with self._explained(url):
+                request = self._client.build_request(
+                    "GET", url, headers={"Accept-Encoding": "identity", **own, **(headers or {})}
+                )
+                request.extensions["timeout"] = httpx.Timeout(self._patience.left()).as_dict()
                 response = self._client.send(request, stream=True)
             try:
-                if not response.has_redirect_location:
+                following = response.next_request
+                if following is None:
                     _check_status(response, url)
                     yield response
                     return
-                url = urljoin(url, response.headers["location"])
+                url = str(following.url)
             finally:
                 response.close()
         raise SourceError("The file is redirected again and again.", given=_shown(url))

@@ -172,7 +172,10 @@ def test_a_redirect_to_a_private_address_where_any_public_host_is_open(web: WebS
 
 def test_a_redirect_is_followed_and_a_circle_is_not(web: WebServer, settings: Settings) -> None:
     web.put("/x.npy", DATA)
-    web.redirects |= {"/latest": "/x.npy", "/a": "/b", "/b": "/a"}
+    web.redirects |= {"/latest": "/x.npy", "/a": "/b", "/b": "/a", "/c": "http://[nowhere", "/d": "https://h:port/x"}
     assert Sources.to_look(settings).pin(f"{web.url}/latest").size == len(DATA)
     with pytest.raises(SourceError, match="again and again"):
         Sources.to_look(settings).pin(f"{web.url}/a")
+    for path in ("/c", "/d"):
+        with pytest.raises(SourceUnavailable, match="location header"):
+            Sources.to_look(settings).pin(f"{web.url}{path}")
