@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["TOPICS", "Sentences", "load_sentences", "save_adapter", "save_classifier"]
+__all__ = ["TOPICS", "Sentences", "load_sentences", "predict", "save_adapter", "save_classifier"]
 
 TOPICS: Final = {
     "debugger": "the debugger",
@@ -48,6 +48,10 @@ class Sentences:
         """The inputs of some of them."""
         return {name: array[which] for name, array in self.inputs.items()}
 
+    def part(self, which: slice) -> Sentences:
+        """Some of them."""
+        return Sentences(self.texts[which], self.rows(which), self.labels[which], self.vocabulary)
+
 
 def load_sentences() -> tuple[Sentences, Sentences]:
     """Those to train on, and those to test with."""
@@ -59,7 +63,7 @@ def load_sentences() -> tuple[Sentences, Sentences]:
     return _encoded(train, words), _encoded(test, words)
 
 
-def save_classifier(train: Sentences, folder: Path, *, width: int = 32, layers: int = 2, steps: int = 150) -> None:
+def save_classifier(train: Sentences, folder: Path, *, width: int = 32, layers: int = 2, steps: int = 60) -> None:
     """Trains a DistilBERT from nothing and saves it in Hugging Face layout."""
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
@@ -81,7 +85,7 @@ def save_classifier(train: Sentences, folder: Path, *, width: int = 32, layers: 
     model.save_pretrained(folder)
 
 
-def save_adapter(train: Sentences, base: Path, folder: Path, *, steps: int = 150) -> None:
+def save_adapter(train: Sentences, base: Path, folder: Path, *, steps: int = 60) -> None:
     """Trains a LoRA adapter on a saved model and saves it, the model's classifier with it."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -92,6 +96,22 @@ def save_adapter(train: Sentences, base: Path, folder: Path, *, steps: int = 150
     model = get_peft_model(DistilBertForSequenceClassification.from_pretrained(base), wanted)
     _fit(model, train, steps, learning_rate=5e-3)
     model.save_pretrained(str(folder))
+
+
+def predict(sentences: Sentences, folder: Path, adapter: Path | None = None) -> Array:
+    """The probabilities ``[n, classes]`` that a saved model gives."""
+    import torch
+    from transformers import DistilBertForSequenceClassification
+
+    model: Any = DistilBertForSequenceClassification.from_pretrained(folder)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter))
+    with torch.no_grad():
+        logits = model.eval()(**{name: torch.from_numpy(array) for name, array in sentences.inputs.items()}).logits
+    found: Array = logits.softmax(1).numpy()
+    return found
 
 
 def _fit(model: Any, train: Sentences, steps: int, learning_rate: float) -> None:

@@ -28,7 +28,8 @@ class TorchTwiceDifferentiable(TwiceDifferentiable[Tensor]):
     mean or a sum over points, which is tried out on a sample of every batch, and refused if it is neither.
 
     Flat vectors hold the parameters with ``requires_grad=True`` one after another in the order of
-    ``model.named_parameters()``; frozen parameters are constants.
+    ``model.named_parameters()``, unless the model states another (``solvers.snapshot.state_flat_names``); frozen
+    parameters are constants.
 
     Args:
         model: A module that maps a batch ``[m, ...]``, or several tensors by name, to outputs ``[m, ...]``, in

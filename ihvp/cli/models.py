@@ -58,7 +58,9 @@ def show_model(
 def register(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     spec: Annotated[str | None, typer.Option(help="JSON file with the whole spec; - is standard input.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="linear, mlp, cnn, transformer-lm or a plug-in.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="linear, mlp, cnn, transformer-lm, transformers or a plug-in.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="The architecture's config as JSON.")] = None,
     weights: Annotated[str | None, typer.Option(help="safetensors file, .pt2 program, digest or URI.")] = None,
     inputs: Annotated[str | None, typer.Option(help="Training inputs: npy file, digest or URI.")] = None,

@@ -15,7 +15,15 @@ from ihvp.cli.exit_codes import ExitCode
 from ihvp.settings import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["docs/cli.md", "docs/client.md", "docs/data.md", "docs/keys.md", "docs/solvers.md", "docs/uploads.md"]
+DOCUMENTS = [
+    "docs/cli.md",
+    "docs/client.md",
+    "docs/data.md",
+    "docs/keys.md",
+    "docs/solvers.md",
+    "docs/transformers.md",
+    "docs/uploads.md",
+]
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 

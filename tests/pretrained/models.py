@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    Gemma2Config,
     GPT2Config,
     LlamaConfig,
     ViTConfig,
@@ -114,6 +115,17 @@ def _made(kind: str) -> tuple[Any, dict[str, Tensor], Tensor]:
         case "llama":
             config = LlamaConfig(vocab_size=vocabulary, num_key_value_heads=1, max_position_embeddings=20, **SMALL)
             return AutoModelForCausalLM.from_config(config), inputs, tokens
+        case "gemma2":
+            config = Gemma2Config(
+                vocab_size=vocabulary,
+                num_key_value_heads=1,
+                head_dim=8,
+                max_position_embeddings=20,
+                attn_logit_softcapping=0.5,
+                attn_implementation="eager",
+                **SMALL,
+            )
+            return AutoModelForCausalLM.from_config(config), inputs, tokens
         case "regression":
             config = DistilBertConfig(
                 **common | {"num_labels": 1}, dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=20
@@ -142,7 +154,8 @@ def train_and_save(kind: str, place: Path, **saving: Any) -> Saved:
         optimizer.step()
     folder = place / kind.replace(" ", "-")
     model.save_pretrained(folder, **saving)
-    again = type(model).from_pretrained(folder).eval().double()
+    attention = "eager" if kind == "gemma2" else "sdpa"
+    again = type(model).from_pretrained(folder, attn_implementation=attention).eval().double()
     if kind == "vit":
         inputs = {"pixel_values": inputs["pixel_values"].double()}
     labels = labels.double() if labels.is_floating_point() else labels

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from tests.pretrained.conftest import Place
+from tests.pretrained.conftest import Copy, Place
 from tests.pretrained.models import train_and_save
 from workers.resolvers.folder import ModelFiles
 
 KINDS = ["distilbert", "bert", "gpt2", "llama", "vit"]
 # transformers computes the norms of llama, and the loss of every language model, in float32 whatever the dtype is.
-CLOSE = {"llama": 1e-6, "gpt2": 1e-6}
+CLOSE = {"llama": 1e-6, "gpt2": 1e-6, "gemma2": 1e-5}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "regression", "several labels"])
+@pytest.mark.parametrize("kind", [*KINDS, "gemma2", "regression", "several labels"])
 def test_layout_loss_and_products_are_transformers_own(place: Place, kind: str) -> None:
     saved = place.saved(kind)
     inspected = place.inspect(saved.spec())
@@ -73,6 +75,21 @@ def test_one_tensor_is_the_models_main_input(place: Place) -> None:
     saved = place.saved("vit")
     spec = saved.spec(data=saved.data(inputs=f"file://{saved.points}#pixel_values"))
     assert place.load(spec).problem.mean_loss == pytest.approx(float(saved.mean_loss()), rel=1e-12)
+
+
+def test_how_somebody_ran_the_model_changes_nothing(place: Place, copy: Copy) -> None:
+    saved = copy("distilbert")
+    path = saved.folder / "config.json"
+    ran = {
+        "_attn_implementation": "kernels-community/nowhere",
+        "attn_implementation": "flash_attention_2",
+        "output_hidden_states": True,
+        "return_dict": False,
+        "torchscript": True,
+        "torch_dtype": "bfloat16",
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | ran))
+    assert place.load(saved.spec()).problem.mean_loss == pytest.approx(float(saved.mean_loss()), rel=1e-12)
 
 
 def test_the_attention_that_is_used_is_told(place: Place) -> None:

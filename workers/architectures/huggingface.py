@@ -15,10 +15,26 @@ from ihvp.models.huggingface import HuggingFaceModel, Task
 
 __all__ = ["build_empty", "build_unset"]
 
-DROPPED: Final = ("torch_dtype", "dtype", "transformers_version", "_name_or_path", "use_cache", "return_dict")
-"""Entries of a config that say how somebody ran the model, not what it is."""
-ASIDE: Final = ("attn", "experts", "output_", "chunk_size_feed_forward", "gradient_checkpointing")
-"""Beginnings of others: kernels to fetch, outputs beside the logits, ways to save memory."""
+DROPPED: Final = frozenset(
+    {
+        "attn_implementation",
+        "chunk_size_feed_forward",
+        "dtype",
+        "experts_implementation",
+        "gradient_checkpointing",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "use_cache",
+    }
+)
+"""Entries of a config that say how somebody ran the model, not what it is: kernels, outputs, ways to save memory."""
+WRITTEN_OUT: Final = ("attn_logit_softcapping",)
+"""Entries that only the attention which transformers writes out heeds."""
 
 
 def build_empty(model: HuggingFaceModel) -> Any:
@@ -68,7 +84,8 @@ def _build(model: HuggingFaceModel) -> Any:
         raise _no_module(model, error) from error
     module_class = _class_of(model, config)
     try:
-        attention = "sdpa" if getattr(module_class, "_supports_sdpa", False) else "eager"
+        written_out = any(model.config.get(name) for name in WRITTEN_OUT)
+        attention = "sdpa" if getattr(module_class, "_supports_sdpa", False) and not written_out else "eager"
         return module_class._from_config(config, attn_implementation=attention, dtype=torch.float32)
     except Exception as error:  # as above
         raise _no_module(model, error) from error
@@ -96,11 +113,7 @@ def _class_of(model: HuggingFaceModel, config: Any) -> Any:
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without what says how the model is run."""
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in DROPPED and not key.lstrip("_").startswith(ASIDE) and not key.startswith("_")
-    }
+    return {key: value for key, value in config.items() if key not in DROPPED and not key.startswith("_")}
 
 
 def _no_module(model: HuggingFaceModel, error: Exception) -> InvalidArchitecture:

@@ -91,7 +91,7 @@ def _renamed(
 def _check_depth(model: HuggingFaceModel, weights: Mapping[str, Tensor]) -> None:
     """Refuses a number of layers that the weights cannot have: even empty ones take time to make."""
     for key, value in model.config.items():
-        counts = isinstance(value, int) and not isinstance(value, bool) and "layer" in key
+        counts = isinstance(value, int) and not isinstance(value, bool) and "layer" in key and "window" not in key
         if counts and value > min(MOST_LAYERS, len(weights)):
             raise WeightsMismatch(
                 "The config has more layers than the weights have tensors.",
