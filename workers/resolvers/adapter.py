@@ -70,12 +70,12 @@ def with_adapter(
     check_weights(shapes, weights)
     check_finite(weights)
     adapted.requires_grad_(False)
+    adapted.to(dtype)  # peft makes them in float32
     with torch.no_grad():
         for name, tensor in weights.items():
             parameter = parameters[own[name]]
             parameter.copy_(tensor)
             parameter.requires_grad_(True)
-    adapted.to(dtype)
     adapted.eval()
     state_flat_names(adapted, {own[name]: name for name in sorted(weights)})
     return adapted
