@@ -29,6 +29,10 @@ KEPT_SHARE: Final = 0.125
 """Part of the memory budget for the directions of a solve."""
 KEPT_POINTS: Final = 0.3
 """Directions kept for each training point: conjugate to them costs a tenth of a product's operations."""
+SLOW: Final = 10
+"""Iterations that may go by without a residual half as large before it is asked whether it is rounding."""
+SPENT: Final = 0.5
+"""Share of a residual along earlier directions, which have taken all they could, from which on it is rounding."""
 KEPT: Final = "directions."
 """Before the names of the kept directions in a saved state."""
 SINGULAR: Final = (
@@ -68,6 +72,8 @@ class BlockCg(KrylovIteration):
         self.products = MixedPrecision(system, self.norms)
         self.directions = self._no_directions()
         self.P = system.rhs[:0]
+        self.halved = [math.inf] * system.rhs.shape[0]
+        self.since_halved = [0] * system.rhs.shape[0]
 
     @property
     def gamma(self) -> list[float]:
@@ -129,11 +135,19 @@ class BlockCg(KrylovIteration):
 
     def _facts(self) -> dict[str, Any]:
         description = None if self.precondition is None else self.precondition.description
-        return {**super()._facts(), "preconditioner": description, **self.products.facts()}
+        slow = {
+            "halved": [norm if math.isfinite(norm) else None for norm in self.halved],
+            "since_halved": self.since_halved,
+        }
+        return {**super()._facts(), "preconditioner": description, **slow, **self.products.facts()}
 
     def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         super()._restore(tensors, facts)
         self.P = tensors["P"].to(self.X).clone()
+        k = len(self.halved)
+        # A state that was saved before these were kept has none.
+        self.halved = [math.inf if norm is None else norm for norm in facts.get("halved", [None] * k)]
+        self.since_halved = list(facts.get("since_halved", [0] * k))
         same = self.products.restore(facts)
         self.directions = self._no_directions()
         if same:
@@ -150,6 +164,7 @@ class BlockCg(KrylovIteration):
         self.R = self.system.rhs[self.active] - self.system.operator(self.X[self.active])
         for i in self.active:
             self.lowest[i], self.since_lowest[i] = math.inf, 0
+            self.halved[i], self.since_halved[i] = math.inf, 0
         self._measure()
 
     def _end_without_step(self, iteration: int, values: Tensor, U: Tensor, along: Tensor, noise: float) -> None:
@@ -182,7 +197,20 @@ class BlockCg(KrylovIteration):
         return 1.1 * below if below > 0 else max(2 * self.system.largest_damping, 1e-3)
 
     def _looked_at(self, j: int, iteration: int) -> bool:
-        return self.products.is_due(self.active[j], self.norms[j], iteration)
+        return self.products.is_due(self.active[j], self.norms[j], iteration) or self._is_spent(j)
+
+    def _is_spent(self, j: int) -> bool:
+        """Whether a residual that gets no smaller is one that no direction takes anything off any more.
+
+        In exact arithmetic a residual is orthogonal to all directions so far. What lies in their span is rounding
+        of the products; made conjugate to them nothing is left of it but noise, and steps along noise go on for ever.
+        """
+        i, norm = self.active[j], self.norms[j]
+        if norm < self.halved[i] / 2:
+            self.halved[i], self.since_halved[i] = norm, 0
+            return False
+        self.since_halved[i] += 1
+        return self.since_halved[i] % SLOW == 0 and self.directions.share(self.R[j]) > SPENT
 
     def _confirm(self, iteration: int, positions: Sequence[int]) -> list[int]:
         rows = [self.active[j] for j in positions]
@@ -194,6 +222,7 @@ class BlockCg(KrylovIteration):
     def _take_up(self, j: int, residual: Tensor, iteration: int) -> None:
         """Goes on from a true residual, after what a step along the directions known so far takes off it."""
         i = self.active[j]
+        self.halved[i], self.since_halved[i] = math.inf, 0
         self.products.corrected(i, self.best[i] * self.norm_b[i], iteration)
         step, taken = self.directions.project(residual[None])
         self.X[i] += step[0]

@@ -99,6 +99,11 @@ class Directions:
         along = self._inverted(gram(R, self.vectors).to(self._P))
         return (along @ self.vectors).to(R), (along @ self.images).to(R)
 
+    def share(self, r: Tensor) -> float:
+        """The part of a row ``[p]`` that lies in the span of the directions that are kept, between 0 and about 1."""
+        coefficients = self.vectors @ r.to(self._P)
+        return float(torch.linalg.vector_norm(coefficients) / torch.linalg.vector_norm(r).clamp_min(1e-30))
+
     def _inverted(self, coefficients: Tensor) -> Tensor:
         if not self._inverses:
             return coefficients
