@@ -78,7 +78,9 @@ class Upload:
                     position += len(chunk)
                     yield chunk
             finally:
-                file.seek(self._start)
+                # An attempt that was given up may end after its file was closed.
+                if not file.closed:
+                    file.seek(self._start)
 
 
 @contextmanager
