@@ -67,7 +67,9 @@ def save_classifier(train: Sentences, folder: Path, *, width: int = 32, layers: 
     """Trains a DistilBERT from nothing and saves it in Hugging Face layout."""
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of files of some kilobytes
     torch.manual_seed(0)
     config = DistilBertConfig(
         vocab_size=train.vocabulary,
