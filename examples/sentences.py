@@ -69,7 +69,7 @@ def save_classifier(train: Sentences, folder: Path, *, width: int = 32, layers: 
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # of files of some kilobytes
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of files of some kilobytes
     torch.manual_seed(0)
     config = DistilBertConfig(
         vocab_size=train.vocabulary,
