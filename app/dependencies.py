@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from app.examples import DELIVERY_ID, JOB_ID, WEIGHTS
 from app.services import Services
 from ihvp.errors import JobNotFound, ModelNotFound
-from ihvp.references import DIGEST_PATTERN, MODEL_NAME_PATTERN, parse_digest
+from ihvp.references import ALIAS_PATTERN, DIGEST_PATTERN, MODEL_NAME_PATTERN, parse_alias, parse_digest
 from ihvp.tenants import DEFAULT_TENANT
 from ihvp.webhooks.rules import DELIVERY_ID_PATTERN, delivery_not_found
 
@@ -20,6 +20,7 @@ __all__ = [
     "BlobDigestPath",
     "DeliveryId",
     "JobId",
+    "ModelAliasPath",
     "ModelNamePath",
     "ModelVersionPath",
     "ServicesDep",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 JOB_ID_PATTERN: Final = r"^job_[0-9A-HJKMNP-TV-Z]{26}$"
-VERSION_PATTERN: Final = r"^(latest|[1-9][0-9]{0,8})$"
+VERSION_PATTERN: Final = r"^([1-9][0-9]{0,8}|[a-z][a-z0-9_-]{0,63})$"
 
 
 def services_of(request: Request) -> Services:
@@ -65,7 +66,10 @@ def _model_name(text: str) -> str:
 def _model_version(text: str) -> str:
     if not re.fullmatch(VERSION_PATTERN, text):
         raise ModelNotFound(
-            "Versions are numbers.", given=text[:100], allowed="1, 2, … or latest", hint="GET /v1/models/{name}."
+            "Versions are numbers or aliases.",
+            given=text[:100],
+            allowed="1, 2, …, latest or an alias",
+            hint="GET /v1/models/{name} lists them.",
         )
     return text
 
@@ -85,7 +89,10 @@ ModelNamePath = Annotated[
 ModelVersionPath = Annotated[
     str,
     AfterValidator(_model_version),
-    Path(description="A number, or latest.", examples=["1"], json_schema_extra={"pattern": VERSION_PATTERN}),
+    Path(description="A number, latest, or an alias.", examples=["1"], json_schema_extra={"pattern": VERSION_PATTERN}),
+]
+ModelAliasPath = Annotated[
+    str, AfterValidator(parse_alias), Path(examples=["champion"], json_schema_extra={"pattern": ALIAS_PATTERN})
 ]
 BlobDigestPath = Annotated[
     str, AfterValidator(parse_digest), Path(examples=[WEIGHTS], json_schema_extra={"pattern": DIGEST_PATTERN})

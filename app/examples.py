@@ -15,6 +15,7 @@ __all__ = [
     "METHODS_LIST",
     "MODEL",
     "MODEL_PAGE",
+    "MODEL_VERSIONS",
     "PREDICTION",
     "READY",
     "REGISTRATION",
@@ -57,7 +58,8 @@ MODEL: Final = {
     "created_at": CREATED,
     "links": {"self": "/v1/models/house-prices/1", "versions": "/v1/models/house-prices"},
 }
-MODEL_PAGE: Final = {"models": [MODEL], "next": None}
+MODEL_PAGE: Final[dict[str, Any]] = {"models": [MODEL], "next": None, "aliases": {}}
+MODEL_VERSIONS: Final = {**MODEL_PAGE, "aliases": {"champion": 1}}
 
 CERTIFICATE: Final = {"status": "converged", "relative_residual": 3.1e-12, "iterations": 3, "advice": None}
 OPTIONS: Final = {

@@ -28,6 +28,8 @@ SCOPES: Final[dict[str, Scope | None]] = {
     "listModels": Scope.Read,
     "listModelVersions": Scope.Read,
     "getModel": Scope.Read,
+    "setModelAlias": Scope.Submit,
+    "dropModelAlias": Scope.Submit,
     "putBlob": Scope.Submit,
     "getBlob": Scope.Read,
     "headBlob": Scope.Read,

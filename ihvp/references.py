@@ -22,17 +22,36 @@ __all__ = [
     "WeightsRef",
     "blobs_among",
     "exported_blob",
+    "parse_alias",
     "parse_digest",
 ]
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 EXPORT = "export://"
 MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+ALIAS_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"
+LATEST = "latest"
 
 BlobDigest = Annotated[
     str, Field(pattern=DIGEST_PATTERN, examples=["sha256:" + "0" * 64], description="A blob's digest.")
 ]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN, examples=["digits-mlp"])]
+
+
+def parse_alias(text: str) -> str:
+    """An alias that somebody gives to a version, checked.
+
+    Raises:
+        InvalidReference: It is written otherwise, or is ``latest``, which means the latest version of all.
+    """
+    if text == LATEST or not re.fullmatch(ALIAS_PATTERN, text):
+        raise InvalidReference(
+            "This cannot be the alias of a version.",
+            given=text[:100],
+            allowed="a lower-case letter, then letters, digits, _ and -, 64 at most; not latest",
+            hint="latest always means the latest version.",
+        )
+    return text
 
 
 def parse_digest(text: str) -> str:
@@ -53,15 +72,17 @@ def parse_digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A registered model: ``name``, ``name@latest`` or ``name@3``.
+    """A registered model: ``name``, ``name@latest``, ``name@3`` or ``name@champion``.
 
     Attributes:
         name: The model's name.
-        version: Its version, counted from 1; None is the latest.
+        version: Its version, counted from 1; None is the latest, or that of the alias.
+        alias: What somebody has named a version.
     """
 
     name: str
     version: int | None = None
+    alias: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> ModelRef:
@@ -71,18 +92,19 @@ class ModelRef:
             InvalidReference: It is written otherwise.
         """
         name, _, version = text.partition("@")
-        good_version = version in {"", "latest"} or re.fullmatch(r"[1-9][0-9]{0,8}", version)
+        alias = version if version != LATEST and re.fullmatch(ALIAS_PATTERN, version) else None
+        good_version = version in {"", LATEST} or alias or re.fullmatch(r"[1-9][0-9]{0,8}", version)
         if not re.fullmatch(MODEL_NAME_PATTERN, name) or not good_version or text.endswith("@"):
             raise InvalidReference(
                 "This is not a model reference.",
                 given=text[:200],
-                allowed="name, name@latest or name@<version>, the name in lower-case letters, digits and . _ -",
+                allowed="name, name@latest, name@<version>, name@<alias>; names of lower-case letters, digits, . _ -",
                 hint="GET /v1/models lists the registered models.",
             )
-        return cls(name, None if version in {"", "latest"} else int(version))
+        return cls(name, int(version) if version.isdecimal() else None, alias)
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.version or 'latest'}"
+        return f"{self.name}@{self.alias or self.version or LATEST}"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ihvp.jobs.outlook import Eta, Place, Unknown
 from ihvp.jobs.record import JobError, JobRecord, Progress, ResultSummary
@@ -248,11 +248,29 @@ class ModelView(_View):
         )
 
 
+def _whole(value: Any) -> Any:
+    # JSON knows one kind of numbers: 3.0 is the integer 3.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class ModelAlias(BaseModel):
+    """The body of ``PUT /v1/models/{name}/aliases/{alias}``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[int, BeforeValidator(_whole)] = Field(
+        ge=1, lt=10**9, strict=True, description="What the alias is to stand for.", examples=[1]
+    )
+
+
 class ModelPage(_View):
     """Models in order of their names, or versions of one, newest first."""
 
     models: list[ModelView]
     next: str | None = None
+    aliases: dict[str, int] = Field(
+        default_factory=dict, description="Of the versions of one model: the version that each alias stands for."
+    )
 
 
 class BlobView(_View):

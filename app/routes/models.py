@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
+from starlette.responses import Response
 
 from app.answers import LOCATION, documented, json_answer
-from app.dependencies import ModelNamePath, ModelVersionPath, ServicesDep
-from app.examples import MODEL, MODEL_PAGE, REGISTRATION
+from app.dependencies import ModelAliasPath, ModelNamePath, ModelVersionPath, ServicesDep
+from app.examples import MODEL, MODEL_PAGE, MODEL_VERSIONS, REGISTRATION
 from app.listing import list_models
 from app.problems import ANYWHERE, SOURCES, WITH_BODY, problems
 from app.registration import register_model
 from app.strict_json import StrictJsonRoute
 from ihvp import errors as e
 from ihvp.references import MODEL_NAME_PATTERN, ModelRef
-from ihvp.wire import ModelPage, ModelRegistration, ModelView
+from ihvp.wire import ModelAlias, ModelPage, ModelRegistration, ModelView
 
 __all__ = ["router"]
 
@@ -76,13 +77,14 @@ async def list_(
     summary="List the versions of a model",
     response_model=ModelPage,
     responses={
-        **documented(200, "Versions, newest first.", example=MODEL_PAGE),
+        **documented(200, "Versions, newest first, and what aliases stand for.", example=MODEL_VERSIONS),
         **problems(*ANYWHERE, e.ModelNotFound),
     },
 )
 async def versions(name: ModelNamePath, services: ServicesDep) -> Any:
     """All of them, in one page."""
-    return json_answer(ModelPage(models=[ModelView.of(model) for model in await services.models.versions(name)]))
+    views = [ModelView.of(model) for model in await services.models.versions(name)]
+    return json_answer(ModelPage(models=views, aliases=await services.models.aliases(name)))
 
 
 @router.get(
@@ -95,3 +97,40 @@ async def versions(name: ModelNamePath, services: ServicesDep) -> Any:
 async def get(name: ModelNamePath, version: ModelVersionPath, services: ServicesDep) -> Any:
     """Its `layout` says where each parameter stands in b and x."""
     return json_answer(ModelView.of(await services.models.get(ModelRef.parse(f"{name}@{version}"))))
+
+
+@router.put(
+    "/{name}/aliases/{alias}",
+    operation_id="setModelAlias",
+    summary="Have an alias stand for a version",
+    response_model=ModelView,
+    responses={
+        **documented(200, "The version that it stands for now.", example=MODEL),
+        **problems(*ANYWHERE, *WITH_BODY, e.ModelNotFound, e.InvalidReference),
+    },
+)
+async def set_alias(
+    name: ModelNamePath,
+    alias: ModelAliasPath,
+    wanted: Annotated[ModelAlias, Body(examples=[{"version": 1}])],
+    services: ServicesDep,
+) -> Any:
+    """`name@alias` means this version from now on. Jobs that were submitted before keep what it meant then."""
+    return json_answer(ModelView.of(await services.models.name_version(name, alias, wanted.version)))
+
+
+@router.delete(
+    "/{name}/aliases/{alias}",
+    operation_id="dropModelAlias",
+    summary="Take an alias away",
+    status_code=204,
+    response_model=None,
+    responses={
+        **documented(204, "It stands for nothing any more; the version is still there."),
+        **problems(*ANYWHERE, e.ModelNotFound, e.InvalidReference),
+    },
+)
+async def drop_alias(name: ModelNamePath, alias: ModelAliasPath, services: ServicesDep) -> Response:
+    """Jobs that were submitted under it keep their version."""
+    await services.models.drop_alias(name, alias)
+    return Response(status_code=204)

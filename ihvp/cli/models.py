@@ -93,6 +93,39 @@ def register(
         typer.echo(f"{model.reference}  {model.num_params} parameters, {model.num_points} training points")
 
 
+@models.command()
+def alias(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="name@version; with --drop, the name.")],
+    name: Annotated[str | None, typer.Argument(metavar="ALIAS", help="Left out: lists the model's aliases.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Take the alias away; the version stays.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Name a version of a model, so that jobs can ask for name@alias; or list the names that it has.
+
+    Jobs that were submitted before keep the version that the alias stood for then.
+
+    Example: [cyan]ihvp models alias house-prices@3 champion[/cyan]
+    """
+    from ihvp.cli.tables import print_json
+
+    with connect(url) as client:
+        if name is None:
+            found = client.aliases(model)
+            lines = [f"{model}@{each}  version {version}" for each, version in found.items()]
+        elif drop:
+            client.drop_alias(model, name)
+            found, lines = client.aliases(model), [f"{name} stands for nothing any more"]
+        else:
+            version = client.set_alias(model, name, client.model(model).version)
+            found = client.aliases(version.name)
+            lines = [f"{version.name}@{name} is version {version.version}"]
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(lines) or "no aliases")
+
+
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="METHOD", help="Show the options of this one.")] = None,
     url: Url = None,

@@ -15,6 +15,7 @@ from ihvp.client.arguments import Arguments
 from ihvp.client.connection import IDEMPOTENCY_KEY, Connection
 from ihvp.client.faults import raise_unless_succeeded
 from ihvp.client.inspection import Inspection, inspect_model
+from ihvp.client.model_calls import ModelCalls
 from ihvp.client.rerun import Rerun, compare
 from ihvp.client.result import SolveResult
 from ihvp.client.result_calls import ResultCalls, job_path
@@ -26,16 +27,15 @@ from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 from ihvp.methods import Curvature, InversionMethod
 from ihvp.models.spec import ModelSpec
-from ihvp.references import ModelRef
 from ihvp.settings import get_settings
-from ihvp.wire import JobPage, JobView, MethodList, MethodView, ModelPage, ModelView, PredictionView
+from ihvp.wire import JobPage, JobView, MethodList, MethodView, ModelView, PredictionView
 
 __all__ = ["Client"]
 
 POLL_S: Final = 15.0
 
 
-class Client(ResultCalls):
+class Client(ModelCalls, ResultCalls):
     """Talks to one ihvp service. Close it, or use it as a context manager.
 
     Args:
@@ -147,24 +147,6 @@ class Client(ResultCalls):
         }
         document = {"name": name, **self._arguments.model(spec, fields)}
         return ModelView.model_validate_json(self._link.send("POST", "/v1/models", json=document).content)
-
-    def models(self) -> Iterator[ModelView]:
-        """The latest version of each model, in order of names."""
-        for page in self._link.pages("/v1/models", ModelPage):
-            yield from page.models
-
-    def model(self, reference: str) -> ModelView:
-        """A registered model: ``name`` or ``name@latest`` for its latest version, or ``name@<version>``.
-
-        Raises:
-            ModelNotFound: There is none.
-        """
-        parsed = ModelRef.parse(reference)
-        if parsed.version is None:
-            page = ModelPage.model_validate_json(self._link.send("GET", f"/v1/models/{parsed.name}").content)
-            return page.models[0]
-        answer = self._link.send("GET", f"/v1/models/{parsed.name}/{parsed.version}")
-        return ModelView.model_validate_json(answer.content)
 
     def inspect(self, model: Any, *, check: bool = True, timeout: float | None = 120.0) -> Inspection:
         """Looks at a model: layout, sizes, whether it is trained, what each method would cost. Registers nothing.

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ihvp.keyvalue.calls import Call, from_microseconds
+from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields
 from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
 from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
 from ihvp.models.store import Registration
@@ -52,15 +52,30 @@ class ModelCalls:
 
     def get(self, reference: ModelRef) -> Call[ModelRecord]:
         """``ModelStore.get``."""
+        args = (self.tenant, reference.name, reference.version or "", reference.alias or "")
+        return Call("get", args, _found(reference))
 
-        def parse(answer: Any) -> ModelRecord:
-            # A nil at the end of Lua's table is cut off.
-            latest, version, *entry = answer
-            if not entry or entry[0] is None:
-                raise model_not_found(reference, latest)
-            return _record(reference.name, version, entry[0])
+    def name_version(self, name: str, alias: str, version: int) -> Call[ModelRecord]:
+        """``ModelStore.name_version``."""
+        return Call("name_version", (self.tenant, name, alias, version), _found(ModelRef(name, version)))
 
-        return Call("get", (self.tenant, reference.name, reference.version or ""), parse)
+    def drop_alias(self, name: str, alias: str) -> Call[None]:
+        """``ModelStore.drop_alias``."""
+
+        def parse(answer: Any) -> None:
+            latest, dropped = answer
+            if not dropped:
+                raise model_not_found(ModelRef(name, alias=alias), latest)
+
+        return Call("drop_alias", (self.tenant, name, alias), parse)
+
+    def aliases(self, name: str) -> Call[dict[str, int]]:
+        """``ModelStore.aliases``."""
+
+        def parse(answer: Any) -> dict[str, int]:
+            return {alias: int(version) for alias, version in sorted(hash_fields(answer).items())}
+
+        return Call("aliases", (self.tenant, name), parse)
 
     def versions(self, name: str) -> Call[Sequence[ModelRecord]]:
         """``ModelStore.versions``."""
@@ -84,6 +99,17 @@ class ModelCalls:
     def referenced_blobs(self) -> Call[set[str]]:
         """``ModelStore.referenced_blobs``."""
         return Call("referenced_blobs", (), set)
+
+
+def _found(reference: ModelRef) -> Callable[[Any], ModelRecord]:
+    def parse(answer: Any) -> ModelRecord:
+        # A nil at the end of Lua's table is cut off.
+        latest, version, *entry = answer
+        if not entry or entry[0] is None:
+            raise model_not_found(reference, latest)
+        return _record(reference.name, version, entry[0])
+
+    return parse
 
 
 def _record(name: str, version: int, entry: str) -> ModelRecord:

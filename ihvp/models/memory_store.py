@@ -22,12 +22,16 @@ class MemoryModelStore:
         self._lock = threading.Lock()
         self._models: dict[str, list[ModelRecord]] = {}
         self._of_all: dict[str, dict[str, list[ModelRecord]]] = {DEFAULT_TENANT: self._models}
+        self._aliases: dict[str, dict[str, int]] = {}
+        self._aliases_of_all: dict[str, dict[str, dict[str, int]]] = {DEFAULT_TENANT: self._aliases}
 
     def of(self, tenant: str) -> MemoryModelStore:
         """See ``ModelStore.of``."""
         view = MemoryModelStore()
         view._lock, view._of_all = self._lock, self._of_all
         view._models = self._of_all.setdefault(tenant, {})
+        view._aliases_of_all = self._aliases_of_all
+        view._aliases = self._aliases_of_all.setdefault(tenant, {})
         return view
 
     def register(
@@ -57,9 +61,29 @@ class MemoryModelStore:
         with self._lock:
             versions = self._models.get(reference.name, [])
             wanted = reference.version or len(versions)
+            if reference.alias is not None:
+                wanted = self._aliases.get(reference.name, {}).get(reference.alias, 0)
             if not 1 <= wanted <= len(versions):
                 raise model_not_found(reference, len(versions))
             return versions[wanted - 1]
+
+    def name_version(self, name: str, alias: str, version: int) -> ModelRecord:
+        """See ``ModelStore.name_version``."""
+        model = self.get(ModelRef(name, version))
+        with self._lock:
+            self._aliases.setdefault(name, {})[alias] = version
+        return model
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """See ``ModelStore.drop_alias``."""
+        with self._lock:
+            if self._aliases.get(name, {}).pop(alias, None) is None:
+                raise model_not_found(ModelRef(name, alias=alias), len(self._models.get(name, [])))
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """See ``ModelStore.aliases``."""
+        with self._lock:
+            return dict(sorted(self._aliases.get(name, {}).items()))
 
     def versions(self, name: str) -> Sequence[ModelRecord]:
         """See ``ModelStore.versions``."""

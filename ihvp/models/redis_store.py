@@ -52,6 +52,18 @@ class RedisModelStore:
         """See ``ModelStore.get``."""
         return self._run(self._calls.get(reference))
 
+    def name_version(self, name: str, alias: str, version: int) -> ModelRecord:
+        """See ``ModelStore.name_version``."""
+        return self._run(self._calls.name_version(name, alias, version))
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """See ``ModelStore.drop_alias``."""
+        self._run(self._calls.drop_alias(name, alias))
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """See ``ModelStore.aliases``."""
+        return self._run(self._calls.aliases(name))
+
     def versions(self, name: str) -> Sequence[ModelRecord]:
         """See ``ModelStore.versions``."""
         return self._run(self._calls.versions(name))
@@ -106,6 +118,18 @@ class AsyncRedisModelStore:
     async def get(self, reference: ModelRef) -> ModelRecord:
         """See ``ModelStore.get``."""
         return await self._run(self._calls.get(reference))
+
+    async def name_version(self, name: str, alias: str, version: int) -> ModelRecord:
+        """See ``ModelStore.name_version``."""
+        return await self._run(self._calls.name_version(name, alias, version))
+
+    async def drop_alias(self, name: str, alias: str) -> None:
+        """See ``ModelStore.drop_alias``."""
+        await self._run(self._calls.drop_alias(name, alias))
+
+    async def aliases(self, name: str) -> dict[str, int]:
+        """See ``ModelStore.aliases``."""
+        return await self._run(self._calls.aliases(name))
 
     async def versions(self, name: str) -> Sequence[ModelRecord]:
         """See ``ModelStore.versions``."""

@@ -12,10 +12,17 @@ __all__ = ["model_not_found", "name_cursor", "spec_blobs"]
 
 
 def model_not_found(reference: ModelRef, latest: int) -> ModelNotFound:
-    """No such name (``latest`` is 0), or no such version of it."""
+    """No such name (``latest`` is 0), or no such version or alias of it."""
     if latest == 0:
         return ModelNotFound(
             "No model has this name.", given=reference.name, hint="GET /v1/models lists the registered models."
+        )
+    if reference.alias is not None:
+        return ModelNotFound(
+            "No version of the model has this alias.",
+            given=str(reference),
+            allowed=f"versions 1 to {latest}, and the model's aliases",
+            hint=f"GET /v1/models/{reference.name} lists them.",
         )
     return ModelNotFound("The model has no such version.", given=str(reference), allowed=f"versions 1 to {latest}")
 

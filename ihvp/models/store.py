@@ -35,8 +35,25 @@ class ModelStore(Protocol):
         """The version.
 
         Raises:
+            ModelNotFound: No model has this name, or it has no such version or alias.
+        """
+
+    def name_version(self, name: str, alias: str, version: int) -> ModelRecord:
+        """Has an alias stand for a version from now on, whatever it stood for before; returns the version.
+
+        Raises:
             ModelNotFound: No model has this name, or it has no such version.
         """
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Takes an alias away; the version stays.
+
+        Raises:
+            ModelNotFound: No model has this name, or it has no such alias.
+        """
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The version of each alias of a name, in order of aliases."""
 
     def versions(self, name: str) -> Sequence[ModelRecord]:
         """All versions of a name, newest first.

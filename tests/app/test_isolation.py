@@ -184,6 +184,18 @@ def get_model(world: World) -> None:
         missing(world.b.get(f"/v1/models/secret/{version}"), "model_not_found")
 
 
+def set_alias(world: World) -> None:
+    missing(world.b.put("/v1/models/secret/aliases/mine", json={"version": 1}), "model_not_found")
+    assert world.a.http.get("/v1/models/secret").json()["aliases"].get("mine") is None
+
+
+def drop_alias(world: World) -> None:
+    assert world.a.http.put("/v1/models/secret/aliases/theirs", json={"version": 1}).status_code == 200
+    missing(world.b.get("/v1/models/secret/theirs"), "model_not_found")
+    missing(world.b.delete("/v1/models/secret/aliases/theirs"), "model_not_found")
+    assert world.a.http.get("/v1/models/secret").json()["aliases"]["theirs"] == 1
+
+
 def blob(method: str) -> Callable[[World], None]:
     def check(world: World) -> None:
         for digest in (world.spec["weights"], world.spec["data"]["inputs"], world.result, world.scores):
@@ -287,6 +299,8 @@ CHECKS: dict[str, Callable[[World], None]] = {
     "listModels": list_models,
     "listModelVersions": list_versions,
     "getModel": get_model,
+    "setModelAlias": set_alias,
+    "dropModelAlias": drop_alias,
     "putBlob": put_blob,
     "getBlob": blob("GET"),
     "headBlob": blob("HEAD"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 
 from tests.app.conftest import MakeService
-from tests.app.driver import Service, npy, tensors
+from tests.app.driver import Service, npy, problem, tensors
 
 
 def test_registering_answers_201_with_the_layout_and_where_it_is(make_service: MakeService) -> None:
@@ -103,3 +104,37 @@ def test_one_blob_may_hold_inputs_and_targets(service: Service) -> None:
     named = service.put(tensors(x=np.zeros((5, 2), np.float32), y=np.zeros((5, 1), np.float32)))
     data = {"inputs": f"{named}#x", "targets": f"{named}#y"}
     assert service.register("named", data=data)["num_points"] == 5
+
+
+def test_a_job_keeps_the_version_that_an_alias_stood_for(service: Service) -> None:
+    service.register("named")
+    service.register("named", dtype="float64")
+    path = "/v1/models/named/aliases/champion"
+    assert service.http.put(path, json={"version": 1}).json()["reference"] == "named@1"
+    job = service.submit(model="named@champion")
+    assert job["model"]["reference"] == "named@1"
+    assert service.http.put(path, json={"version": 2}).json()["reference"] == "named@2"
+    assert service.submit(model="named@champion")["model"]["reference"] == "named@2"
+    assert service.http.get(f"/v1/jobs/{job['id']}").json()["model"]["reference"] == "named@1"
+    assert service.http.get("/v1/models/named/champion").json()["version"] == 2
+    assert service.http.get("/v1/models/named").json()["aliases"] == {"champion": 2}
+    assert service.http.delete(path).status_code == 204
+    problem(service.http.delete(path), 404, "model_not_found")
+    problem(service.http.post("/v1/jobs", json=service.submission(model="named@champion")), 422, "unknown_model")
+
+
+@pytest.mark.parametrize("alias", ["latest", "3", "Champion", "a" * 65])
+def test_what_cannot_be_an_alias_is_refused(service: Service, alias: str) -> None:
+    service.register("named")
+    refused = problem(
+        service.http.put(f"/v1/models/named/aliases/{alias}", json={"version": 1}), 422, "invalid_reference"
+    )
+    assert "not latest" in refused["allowed"]
+
+
+def test_an_alias_needs_a_version_that_is_there(service: Service) -> None:
+    service.register("named")
+    problem(service.http.put("/v1/models/named/aliases/next", json={"version": 99}), 404, "model_not_found")
+    assert service.http.put("/v1/models/named/aliases/next", json={"version": 1.0}).status_code == 200
+    for body in ({}, {"version": 0}, {"version": "1"}, {"version": 1.5}, {"version": True}, {"version": 1, "more": 2}):
+        assert service.http.put("/v1/models/named/aliases/next", json=body).status_code == 422

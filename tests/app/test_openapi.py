@@ -42,7 +42,8 @@ def test_every_route_of_the_job_api_is_described(document: dict[str, Any]) -> No
         "POST /v1/jobs/{job_id}/rerun", "POST /v1/jobs/{job_id}/cancel",
         "GET /v1/jobs/{job_id}/result", "GET /v1/jobs/{job_id}/influence",
         "GET /v1/jobs/{job_id}/events", "POST /v1/models", "GET /v1/models", "GET /v1/models/{name}",
-        "GET /v1/models/{name}/{version}", "PUT /v1/blobs/{digest}", "GET /v1/blobs/{digest}",
+        "GET /v1/models/{name}/{version}", "PUT /v1/models/{name}/aliases/{alias}",
+        "DELETE /v1/models/{name}/aliases/{alias}", "PUT /v1/blobs/{digest}", "GET /v1/blobs/{digest}",
         "HEAD /v1/blobs/{digest}", "OPTIONS /v1/uploads", "POST /v1/uploads", "HEAD /v1/uploads/{upload_id}",
         "PATCH /v1/uploads/{upload_id}", "DELETE /v1/uploads/{upload_id}",
         "GET /v1/webhooks/deliveries", "GET /v1/webhooks/deliveries/{delivery_id}",
@@ -153,6 +154,7 @@ def check_document(fuzzed: Service, tmp_path: Path, *options: str) -> None:
         "job_id": fuzzed.submit(influence={"on": "training"})["id"],
         "name": fuzzed.register("house-prices")["name"],
         "version": "1",
+        "alias": "champion",
         "delivery_id": delivery["id"],
         "digest": fuzzed.spec()["weights"],
         "upload_id": started(fuzzed, b"12345").rpartition("/")[2],
@@ -162,6 +164,7 @@ def check_document(fuzzed: Service, tmp_path: Path, *options: str) -> None:
             if parameter.get("in") == "path":
                 parameter["schema"].pop("examples", None)
                 parameter["example"] = known[parameter["name"]]
+    fuzzed.http.put("/v1/models/house-prices/aliases/champion", json={"version": 1})
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command = ["-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", str(tmp_path / "openapi.json")]
     done = subprocess.run(

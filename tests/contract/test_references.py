@@ -17,6 +17,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("digits-mlp@latest", ModelRef("digits-mlp")),
         ("digits-mlp@12", ModelRef("digits-mlp", 12)),
         ("a.b_c-1@1", ModelRef("a.b_c-1", 1)),
+        ("digits-mlp@champion", ModelRef("digits-mlp", alias="champion")),
     ],
 )
 def test_model_references(text: str, expected: ModelRef) -> None:
@@ -24,7 +25,7 @@ def test_model_references(text: str, expected: ModelRef) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "@1", "Digits", "digits@", "digits@0", "digits@01", "digits@-1", "digits@v1", "a/b", "a b", "x" * 129]
+    "text", ["", "@1", "Digits", "digits@", "digits@0", "digits@01", "digits@-1", "digits@V1", "a/b", "a b", "x" * 129]
 )
 def test_what_is_no_model_reference(text: str) -> None:
     with pytest.raises(InvalidReference, match="name@latest"):

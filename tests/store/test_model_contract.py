@@ -103,3 +103,41 @@ def test_blobs_of_every_version_are_needed(models: ModelStore) -> None:
     register(models, spec=model_spec(weights=digest("9") + "#w"))
     assert models.referenced_blobs() == {WEIGHTS, INPUTS, TARGETS, digest("9")}
     assert models.referenced_among([WEIGHTS, digest("9"), digest("8")]) == {WEIGHTS, digest("9")}
+
+
+def test_an_alias_stands_for_a_version_until_it_is_moved_or_taken_away(models: ModelStore) -> None:
+    first, second = register(models).model, register(models, spec=model_spec(dtype="float64")).model
+    assert models.name_version("digits", "champion", 1) == first
+    assert models.name_version("digits", "candidate", 2) == second
+    assert models.get(ModelRef.parse("digits@champion")) == first
+    assert models.aliases("digits") == {"candidate": 2, "champion": 1}
+    models.name_version("digits", "champion", 2)
+    assert models.get(ModelRef.parse("digits@champion")) == second
+    models.drop_alias("digits", "champion")
+    assert models.aliases("digits") == {"candidate": 2}
+    with pytest.raises(ModelNotFound, match=r"alias.*digits@champion"):
+        models.get(ModelRef.parse("digits@champion"))
+    assert models.get(ModelRef("digits")) == second
+    assert list(models.versions("digits")) == [second, first]
+
+
+def test_an_alias_of_what_is_not_there_is_refused(models: ModelStore) -> None:
+    register(models)
+    with pytest.raises(ModelNotFound, match="versions 1 to 1"):
+        models.name_version("digits", "champion", 2)
+    with pytest.raises(ModelNotFound, match="No model has this name"):
+        models.name_version("unknown", "champion", 1)
+    for name in ("digits", "unknown"):
+        with pytest.raises(ModelNotFound):
+            models.drop_alias(name, "champion")
+        assert models.aliases(name) == {}
+
+
+def test_tenants_name_their_own_versions(models: ModelStore) -> None:
+    ours, theirs = models.of("us"), models.of("them")
+    register(ours)
+    register(theirs)
+    ours.name_version("digits", "champion", 1)
+    assert theirs.aliases("digits") == {}
+    with pytest.raises(ModelNotFound):
+        theirs.get(ModelRef.parse("digits@champion"))
