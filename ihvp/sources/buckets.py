@@ -57,20 +57,20 @@ class BucketFiles:
     def is_folder(self, uri: str) -> bool:
         """See ``Source.is_folder``: no object has this key, and some have keys that begin so."""
         path = self._admitted(uri)
-        with self._explained(uri):
+        with self.explained(uri):
             return bool(self._store.info(path)["type"] == "directory")
 
     def files(self, uri: str) -> list[str]:
         """See ``Source.files``."""
         path = self._admitted(uri)
-        with self._explained(uri):
+        with self.explained(uri):
             found = self._store.find(path)
         return sorted(name.removeprefix(path).lstrip("/") for name in found)
 
     def pin(self, uri: str) -> SourcePin:
         """See ``Source.pin``."""
         path = self._admitted(uri)
-        with self._explained(uri):
+        with self.explained(uri):
             facts = self._store.info(path)
         if facts["type"] == "directory":
             raise SourceNotFound("This is a folder, not a file.", given=uri)
@@ -80,15 +80,8 @@ class BucketFiles:
 
     def open(self, uri: str, pin: SourcePin) -> BinaryIO:
         """See ``Source.open``."""
-        found = self.pin(uri)
-        if not pin.matches(found):
-            raise SourceChanged(
-                "The object has changed since it was pinned.",
-                given=f"{uri}: {found.size} bytes, {found.etag}",
-                allowed=f"{pin.size} bytes, {pin.etag}",
-                hint="Submit the job again, or register the model again, to take the object as it is now.",
-            )
-        with self._explained(uri):
+        pin.require(self.pin(uri), uri, what="object")
+        with self.explained(uri):
             # s3fs then asks for every block with If-Match.
             inner = self._store.open(self._admitted(uri), "rb", block_size=self._block, cache_type="readahead")
         return cast("BinaryIO", io.BufferedReader(_BucketFile(inner, self, uri, pin.size)))
@@ -114,11 +107,6 @@ class BucketFiles:
     @contextmanager
     def explained(self, uri: str) -> Iterator[None]:
         """Says in our words what the libraries say in many."""
-        with self._explained(uri):
-            yield
-
-    @contextmanager
-    def _explained(self, uri: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from ihvp.errors import SourceChanged, SourceError, SourceForbidden, SourceNotAllowed, SourceNotFound
+from ihvp.errors import SourceError, SourceForbidden, SourceNotAllowed, SourceNotFound
 from ihvp.sources.pin import SourcePin
 from ihvp.sources.uri import file_path
 
@@ -51,17 +52,11 @@ class LocalFiles:
 
     def open(self, uri: str, pin: SourcePin) -> BinaryIO:
         """See ``Source.open``."""
-        file = os.fdopen(self._open(uri), "rb")
-        found = _pin(os.fstat(file.fileno()))
-        if not pin.matches(found):
-            file.close()
-            raise SourceChanged(
-                "The file has changed since it was pinned.",
-                given=f"{uri}: {found.size} bytes, {found.etag}",
-                allowed=f"{pin.size} bytes, {pin.etag}",
-                hint="Submit the job again, or register the model again, to take the file as it is now.",
-            )
-        return file
+        with ExitStack() as unless_pinned:
+            file = unless_pinned.enter_context(os.fdopen(self._open(uri), "rb"))
+            pin.require(_pin(os.fstat(file.fileno())), uri)
+            unless_pinned.pop_all()
+            return file
 
     def _within(self, uri: str) -> Path:
         """The path without links, if it lies under a root; whether anything is there is not said of others."""

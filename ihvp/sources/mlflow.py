@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from ihvp.addresses import AddressRules
-from ihvp.errors import SourceChanged, SourceError, SourceNotAllowed, SourceNotFound
+from ihvp.errors import SourceError, SourceNotAllowed, SourceNotFound
 from ihvp.sources.pin import SourcePin
 from ihvp.sources.pinning import READ_WHOLE
 from ihvp.sources.uri import MlflowUri, join_uri
@@ -89,14 +89,12 @@ class MlflowFiles:
         version = self._version(place)
         file = _below(version.root, place.path)
         there = self._there(file)
-        found = _as_of(version, there)
-        if not pin.matches(found):
-            raise SourceChanged(
-                "The artifact has changed since it was pinned.",
-                given=f"{uri}: {found.size} bytes, {found.etag}",
-                allowed=f"{pin.size} bytes, {pin.etag}",
-                hint="Register a new version in MLflow instead of writing to an old one; then submit again.",
-            )
+        pin.require(
+            _as_of(version, there),
+            uri,
+            what="artifact",
+            hint="Register a new version in MLflow instead of writing to an old one; then submit again.",
+        )
         if self._is_proxied(file):
             return self._reader.open(file, there, etag=there.etag)
         return self._elsewhere.open(file, there)

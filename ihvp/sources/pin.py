@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ihvp.errors import SourceChanged
 from ihvp.sources.uri import check_source_uri
 
 __all__ = ["SourcePin", "SourcePins", "check_pinned_uris"]
@@ -31,6 +32,26 @@ class SourcePin(BaseModel):
         """Whether a file found now may be the one that was pinned: nothing that both know differs."""
         pairs = [(self.etag, found.etag), (self.sha256, found.sha256), (self.resolved, found.resolved)]
         return self.size == found.size and all(a == b for a, b in pairs if a is not None and b is not None)
+
+    def require(self, found: SourcePin, uri: str, *, what: str = "file", hint: str | None = None) -> None:
+        """Refuses a file found now that is not the one that was pinned.
+
+        Args:
+            found: Its pin.
+            uri: Where it is, for the message.
+            what: What such a file is called there.
+            hint: What to do; left out, to take it as it is now.
+
+        Raises:
+            SourceChanged: It differs.
+        """
+        if not self.matches(found):
+            raise SourceChanged(
+                f"The {what} has changed since it was pinned.",
+                given=f"{uri}: {found.size} bytes, {found.etag}",
+                allowed=f"{self.size} bytes, {self.etag}",
+                hint=hint or f"Submit the job again, or register the model again, to take the {what} as it is now.",
+            )
 
 
 SourcePins = Annotated[
