@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from ihvp.references import TensorName
 from ihvp.tensors import read_headers
 from workers.resolvers.files import FileAccess
 
-__all__ = ["map_file", "map_tensors", "pick_tensor"]
+__all__ = ["map_file", "map_safetensors", "map_tensors", "pick_tensor"]
 
 _SUFFICIENT = "an npy file, or a safetensors file"
 
@@ -39,27 +38,46 @@ def map_file(path: Path, source: str) -> dict[str, Tensor]:
     """The same of a file, which messages call by ``source``."""
     with path.open("rb") as file:
         start = file.read(len(npy.MAGIC_PREFIX))
-        # Before any library makes something of a header: ours is written for callers who lie, and the API has
-        # refused by it what it refuses here.
-        _check_headers(file, source)
-    if start == npy.MAGIC_PREFIX:
-        return {"": _map_npy(path, source)}
+    if start != npy.MAGIC_PREFIX:
+        return map_safetensors(path, source)
+    _check_headers(path, source)
+    return {"": _map_npy(path, source)}
+
+
+def map_safetensors(path: Path, source: str, allowed: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, which messages call by ``source``.
+
+    Args:
+        path: The file.
+        source: What messages call it.
+        allowed: What would do instead of a file that cannot be read; left out, an npy file too.
+
+    Raises:
+        InvalidTensor: It is no safetensors file.
+    """
+    _check_headers(path, source, allowed)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, json.JSONDecodeError, ValueError, TypeError, AttributeError) as error:
         raise InvalidTensor(
-            "The file holds no tensors that can be read.", given=f"{source}: {error}", allowed=_SUFFICIENT
+            "The file holds no tensors that can be read.", given=f"{source}: {error}", allowed=allowed or _SUFFICIENT
         ) from None
 
 
-def _check_headers(file: BinaryIO, digest: str) -> None:
-    file.seek(0)
-    try:
-        read_headers(file)
-    except InvalidTensor as error:
-        given = digest if error.given is None else f"{digest}: {error.given}"
-        raise InvalidTensor(error.message, given=given, allowed=error.allowed, hint=error.hint) from None
+def _check_headers(path: Path, source: str, allowed: str | None = None) -> None:
+    """Before any library makes something of a header.
+
+    Ours is written for callers who lie, and the API has refused by it what it refuses here.
+    """
+    with path.open("rb") as file:
+        try:
+            read_headers(file)
+        except InvalidTensor as error:
+            given = source if error.given is None else f"{source}: {error.given}"
+            raise InvalidTensor(
+                error.message, given=given, allowed=allowed or error.allowed, hint=error.hint
+            ) from None
 
 
 def pick_tensor(tensors: Mapping[str, Tensor], wanted: TensorName, default: str) -> Tensor:
