@@ -163,8 +163,7 @@ class BlockCg(KrylovIteration):
         self.directions = self._no_directions()
         self.R = self.system.rhs[self.active] - self.system.operator(self.X[self.active])
         for i in self.active:
-            self.lowest[i], self.since_lowest[i] = math.inf, 0
-            self.halved[i], self.since_halved[i] = math.inf, 0
+            self._forget_lowest(i)
         self._measure()
 
     def _end_without_step(self, iteration: int, values: Tensor, U: Tensor, along: Tensor, noise: float) -> None:
@@ -196,6 +195,10 @@ class BlockCg(KrylovIteration):
         below = self.system.largest_damping - self.smallest
         return 1.1 * below if below > 0 else max(2 * self.system.largest_damping, 1e-3)
 
+    def _forget_lowest(self, i: int) -> None:
+        super()._forget_lowest(i)
+        self.halved[i], self.since_halved[i] = math.inf, 0
+
     def _looked_at(self, j: int, iteration: int) -> bool:
         return self.products.is_due(self.active[j], self.norms[j], iteration) or self._is_spent(j)
 
@@ -222,7 +225,6 @@ class BlockCg(KrylovIteration):
     def _take_up(self, j: int, residual: Tensor, iteration: int) -> None:
         """Goes on from a true residual, after what a step along the directions known so far takes off it."""
         i = self.active[j]
-        self.halved[i], self.since_halved[i] = math.inf, 0
         self.products.corrected(i, self.best[i] * self.norm_b[i], iteration)
         step, taken = self.directions.project(residual[None])
         self.X[i] += step[0]

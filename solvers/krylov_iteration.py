@@ -132,6 +132,10 @@ class KrylovIteration(ABC):
     def _failure(self, j: int, value: float) -> tuple[TerminationStatus, str | None] | None:
         """How a right-hand side ends whose relative residual has become no smaller than half; None to go on."""
 
+    def _forget_lowest(self, i: int) -> None:
+        """Has what comes next judged by itself, not by how small a right-hand side's residual seemed before."""
+        self.lowest[i], self.since_lowest[i] = math.inf, 0
+
     def _may_go_on(self, j: int) -> bool:  # noqa: ARG002 - a method that cannot looks at it
         """Whether a true residual at a place of ``active`` can be gone on from at all."""
         return True
@@ -196,7 +200,7 @@ class KrylovIteration(ABC):
                 self.endings[i] = Ending(TerminationStatus.Converged, iteration, relative_residual=value)
             elif value < self.best[i] / 2 and self._may_go_on(j):
                 self.best[i], self.best_x[i] = value, self.X[i].clone()
-                self.lowest[i], self.since_lowest[i] = math.inf, 0
+                self._forget_lowest(i)
                 self._take_up(j, r.to(self.R.dtype), iteration)
                 again.append(i)
             elif (failure := self._failure(j, value)) is not None:
