@@ -26,7 +26,6 @@ from ihvp.jobs.job_answers import (
     job_record,
     read_deleted,
     read_event_page,
-    read_only_standing,
     read_position,
     read_reclaimed,
     read_standing,
@@ -137,7 +136,15 @@ class JobCalls:
 
     def standing(self, job_id: str) -> Call[Standing]:
         """``JobStore.standing``."""
-        return Call("standings", (self._silent, job_id, self._sees), read_only_standing(job_id))
+        one = self.standings([self.seen(job_id)])
+
+        def parse(answer: Any) -> Standing:
+            (found,) = one.parse(answer)
+            if isinstance(found, IhvpError):
+                raise found
+            return found
+
+        return Call(one.name, one.args, parse)
 
     def seen(self, job_id: str) -> Seen:
         """A job, and whose eyes look at it: what ``standings`` and ``event_page`` of another tenant's calls take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ihvp.jobs import rules
@@ -19,7 +19,6 @@ __all__ = [
     "job_record",
     "read_deleted",
     "read_event_page",
-    "read_only_standing",
     "read_position",
     "read_reclaimed",
     "read_standing",
@@ -64,17 +63,6 @@ def read_standing(answer: Any) -> Standing:
     """One of what ``standings`` answers."""
     state, revision, place = answer
     return Standing(JobState(state), int(revision), read_place(place))
-
-
-def read_only_standing(job_id: str) -> Callable[[Any], Standing]:
-    """Reads what ``standings`` answers about a single job."""
-
-    def read(answer: Any) -> Standing:
-        if not answer[1]:
-            raise rules.job_not_found(job_id)
-        return read_standing(answer[1])
-
-    return read
 
 
 def read_position(answer: Any) -> int | None:
