@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from examples.command import console, run_example
-from examples.digits import ARCHITECTURE
+from examples.digits import ARCHITECTURE, load_digits_split, predict, train_mlp
 from examples.hardest_digits import HardestDigits
 from examples.running_service import RunningService
 from ihvp import Client
@@ -34,10 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(out: Path) -> bool:
     with _bucket() as bucket, RunningService(out / "data", source_buckets=f'["s3://{BUCKET}"]') as service:
-        question = HardestDigits()
-        digits = question.digits
+        digits = load_digits_split()
+        weights = train_mlp(digits)
+        question = HardestDigits(digits, predict(weights, digits.test_images))
         stored = {
-            "digits/weights.safetensors": tensor_bytes(question.weights),
+            "digits/weights.safetensors": tensor_bytes(weights),
             "digits/images.npy": _npy(digits.train_images),
             "digits/labels.npy": _npy(digits.train_labels),
         }

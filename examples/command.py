@@ -15,7 +15,7 @@ from rich.console import Console
 from examples.running_service import ServiceDidNotStart
 from ihvp.errors import IhvpError
 
-__all__ = ["console", "run_example"]
+__all__ = ["console", "exit_status", "run_example"]
 
 console: Final = Console(highlight=False)
 
@@ -32,11 +32,29 @@ def run_example(name: str, about: str | None, body: Callable[[Path], bool], argu
     parser = argparse.ArgumentParser(prog=f"python -m examples.{name}", description=about)
     parser.add_argument("--out", type=Path, default=Path("demo") / name, help="folder of all that is written")
     out: Path = parser.parse_args(arguments).out
+
+    def run() -> int:
+        began = time.monotonic()
+        good = body(out)
+        if not good:
+            console.print("Not every certificate says converged: see the table above.", style="red")
+        console.print(f"Done in {time.monotonic() - began:.1f} s.")
+        return 0 if good else 1
+
+    return exit_status(run, out)
+
+
+def exit_status(run: Callable[[], int], out: Path) -> int:
+    """What a program ends with; says in a line what went wrong, if something did.
+
+    Args:
+        run: Does it.
+        out: The folder for all that is written, made before.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    began = time.monotonic()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        good = body(out)
+        return run()
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
@@ -46,10 +64,6 @@ def run_example(name: str, about: str | None, body: Callable[[Path], bool], argu
     except IhvpError as error:
         console.print(f"error: {error}", markup=False)
         return 1
-    if not good:
-        console.print("Not every certificate says converged: see the table above.", style="red")
-    console.print(f"Done in {time.monotonic() - began:.1f} s.")
-    return 0 if good else 1
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

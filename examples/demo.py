@@ -9,27 +9,27 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from examples.certificates import all_converged
+from examples.command import console, exit_status
 from examples.digits import ARCHITECTURE, LAYERS, Digits, load_digits_split, predict, train_mlp
 from examples.picture import Neighbour, TestDigit, draw
-from examples.running_service import RunningService, ServiceDidNotStart
+from examples.running_service import RunningService
 from ihvp import Client
 from ihvp.client import SolveResult
 from ihvp.client.progress import ProgressBar
 from ihvp.client.uploads import tensor_bytes
-from ihvp.errors import IhvpError, JobFailed
+from ihvp.errors import JobFailed
 from ihvp.jobs.states import JobState
 from ihvp.methods import TerminationStatus
 from ihvp.wire import Influence, JobView
@@ -41,7 +41,6 @@ DAMPING: Final = 0.01
 RTOL: Final = 1e-5
 
 Array = np.ndarray[Any, np.dtype[Any]]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -66,19 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of all that is written")
     out: Path = parser.parse_args(arguments).out
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return _run(out)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        return 130
-    except ServiceDidNotStart as error:
-        console.print(f"The service did not start: {error}.")
-        return 2
-    except IhvpError as error:
-        console.print(f"error: {error}", markup=False)
-        return 1
+    return exit_status(partial(_run, out), out)
 
 
 def _run(out: Path) -> int:
@@ -101,7 +88,7 @@ def _run(out: Path) -> int:
     picture = out / "influence.png"
     draw(_picked(question, influence), picture)
     console.print(_what_it_shows(question, influence, picture), soft_wrap=True)
-    good = _all_converged(result)
+    good = all_converged(result, RIGHT_HAND_SIDES, RTOL)
     if not good:
         console.print(f"Not every certificate says converged at {RTOL:g}: see the table above.", style="red")
     console.print(f"Done in {time.monotonic() - began:.1f} s.\n")
@@ -224,15 +211,6 @@ def _what_it_shows(question: Question, influence: Influence, picture: Path) -> s
     )
 
 
-def _all_converged(result: SolveResult) -> bool:
-    return len(result.certificate) == RIGHT_HAND_SIDES and all(
-        entry.status is TerminationStatus.Converged
-        and entry.relative_residual is not None
-        and entry.relative_residual <= RTOL
-        for entry in result.certificate
-    )
-
-
 def _say_how_by_hand(url: str, out: Path) -> None:
     """Prints commands that can be pasted; rich must not wrap or mark them up."""
     ihvp = Path(sys.executable).parent / "ihvp"
@@ -250,10 +228,6 @@ def _say_how_by_hand(url: str, out: Path) -> None:
         f"  curl -s {url}/v1/jobs/$JOB/result",
     ]
     print("\n".join(lines), flush=True)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-__all__ = ["ARCHITECTURE", "LAYERS", "Digits", "load_digits_split", "predict", "train_mlp"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ARCHITECTURE", "LAYERS", "Digits", "fit", "load_digits_split", "predict", "train_mlp"]
 
 TRAINING_POINTS: Final = 1500
 LAYERS: Final = (64, 64, 32, 10)
@@ -59,26 +62,35 @@ def train_mlp(digits: Digits, seed: int = 0) -> dict[str, Array]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        images, labels = torch.from_numpy(digits.train_images), torch.from_numpy(digits.train_labels)
         layers = [nn.Linear(width, out) for width, out in itertools.pairwise(LAYERS)]
         # The activations stand between the layers: 0 and 2 and 4 are the linear ones, as the service names them.
         model = nn.Sequential(*[part for layer in layers for part in (layer, nn.Tanh())][:-1])
-        # A point close to a minimum keeps H + λI positive definite for a small λ; first-order steps stop far from it.
-        optimiser = torch.optim.LBFGS(
-            model.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> torch.Tensor:
-            optimiser.zero_grad()
-            decay = torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum()
-            value = nn.functional.cross_entropy(model(images), labels) + 0.5 * WEIGHT_DECAY * decay
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
+        fit(model, digits, ITERATIONS)
     finally:
         torch.set_num_threads(threads)
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def fit(model: nn.Module, digits: Digits, iterations: int) -> None:
+    """Brings a network near a minimum of its regularised loss on the training digits.
+
+    There H + λI is positive definite for a small λ; first-order steps stop far from it.
+    """
+    import torch
+
+    images, labels = torch.from_numpy(digits.train_images), torch.from_numpy(digits.train_labels)
+    optimiser = torch.optim.LBFGS(
+        model.parameters(), max_iter=iterations, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        decay = torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum()
+        value = torch.nn.functional.cross_entropy(model(images), labels) + 0.5 * WEIGHT_DECAY * decay
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
 
 
 def predict(weights: dict[str, Array], images: Array) -> Array:

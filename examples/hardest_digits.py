@@ -8,8 +8,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from examples.certificates import all_converged
 from examples.command import console
-from examples.digits import Digits, load_digits_split, predict, train_mlp
+from examples.digits import Digits
 from ihvp import Client
 from ihvp.client import SolveResult
 from ihvp.client.progress import ProgressBar
@@ -27,29 +28,31 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class HardestDigits:
-    """The digits, a network trained on them, and the test digits whose loss is largest.
+    """The test digits whose loss is largest under a network.
 
-    Attributes:
+    Args:
         digits: The data.
-        weights: The network of ``examples.digits``.
+        log_probabilities: What the network says of the test images, ``[n, 10]``.
     """
 
-    def __init__(self) -> None:
-        self.digits: Digits = load_digits_split()
-        self.weights = train_mlp(self.digits)
-        log_probabilities = predict(self.weights, self.digits.test_images)
-        losses = -log_probabilities[np.arange(len(self.digits.test_labels)), self.digits.test_labels]
+    def __init__(self, digits: Digits, log_probabilities: Array) -> None:
+        self.digits = digits
+        losses = -log_probabilities[np.arange(len(digits.test_labels)), digits.test_labels]
         self._chosen = np.argsort(-losses)[:ASKED]
         self._log_probabilities = log_probabilities[self._chosen]
-        right = float((log_probabilities.argmax(axis=1) == self.digits.test_labels).mean())
-        console.print(f"Trained a network: {right:.1%} of the 297 test digits are read correctly.")
+        right = float((log_probabilities.argmax(axis=1) == digits.test_labels).mean())
+        console.print(
+            f"Trained a network: {right:.1%} of the {len(digits.test_labels)} test digits are read correctly."
+        )
 
-    def solve(self, client: Client, model: str) -> bool:
+    def solve(self, client: Client, model: str, *, damping: float = DAMPING, rtol: float = RTOL) -> bool:
         """Asks for the influence of the training digits, shows it, and says whether every certificate is good.
 
         Args:
             client: Of a running service.
             model: The registered model.
+            damping: λ.
+            rtol: Relative residual that each right-hand side has to reach.
         """
         job = client.submit(
             model=model,
@@ -59,20 +62,15 @@ class HardestDigits:
                     "targets": self.digits.test_labels[self._chosen],
                 }
             },
-            hessian_perturbation=DAMPING,
-            options={"rtol": RTOL},
+            hessian_perturbation=damping,
+            options={"rtol": rtol},
             influence=True,
         )
         with ProgressBar(console) as bar:
             client.wait(job.id, on_progress=bar.show)
         result, influence = client.result(job.id), client.influence(job.id, NEIGHBOURS)
         console.print(self._table(result, influence))
-        return len(result.certificate) == ASKED and all(
-            entry.status is TerminationStatus.Converged
-            and entry.relative_residual is not None
-            and entry.relative_residual <= RTOL
-            for entry in result.certificate
-        )
+        return all_converged(result, ASKED, rtol)
 
     def _table(self, result: SolveResult, influence: Influence) -> Table:
         labels = self.digits.train_labels

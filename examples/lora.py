@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from examples.certificates import all_converged
 from examples.command import console, run_example
 from examples.running_service import RunningService
-from examples.sentence_table import all_converged, chosen_sentences, sentence_table, solve
+from examples.sentence_table import ASKED, chosen_sentences, sentence_table, solve
 from examples.sentences import load_sentences, save_adapter, save_classifier
 from ihvp import Client
 
@@ -52,7 +53,7 @@ def _run(out: Path) -> bool:
             )
             result, influence = solve(client, model.reference, test, chosen, DAMPING, RTOL)
     console.print(sentence_table(train, test, chosen, result, influence))
-    return all_converged(result, RTOL)
+    return all_converged(result, ASKED, RTOL)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 
 from examples.command import console, run_example
-from examples.digits import ARCHITECTURE
+from examples.digits import ARCHITECTURE, load_digits_split, predict, train_mlp
 from examples.hardest_digits import HardestDigits
 from examples.running_service import RunningService, ServiceDidNotStart
 from ihvp import Client
@@ -30,6 +31,8 @@ from ihvp.up.embedded_store import free_port
 
 MODEL: Final = "digits"
 START_S: Final = 60.0
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,12 +45,13 @@ def _run(out: Path) -> bool:
         _tracking_server(out / "mlflow") as tracking,
         RunningService(out / "data", mlflow_tracking_uri=tracking) as service,
     ):
-        question = HardestDigits()
-        version = _register(tracking, question)
+        digits = load_digits_split()
+        weights = train_mlp(digits)
+        question = HardestDigits(digits, predict(weights, digits.test_images))
+        version = _register(tracking, weights)
         console.print(f"MLflow has models:/{MODEL}/{version}, alias champion, at {tracking}")
         url = service.wait_until_ready()
         console.print(f"Service ready at {url}")
-        digits = question.digits
         with Client(url) as client:
             model = client.register_model(
                 "digits-of-mlflow",
@@ -60,7 +64,7 @@ def _run(out: Path) -> bool:
             return question.solve(client, model.reference)
 
 
-def _register(tracking: str, question: HardestDigits) -> str:
+def _register(tracking: str, weights: dict[str, Array]) -> str:
     """Logs the weights as an artifact of a run, as a training script would; the version of the model."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -69,7 +73,7 @@ def _register(tracking: str, question: HardestDigits) -> str:
     run = client.create_run("0")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.safetensors")
-        path.write_bytes(tensor_bytes(question.weights))
+        path.write_bytes(tensor_bytes(weights))
         client.log_artifact(run.info.run_id, str(path), "model")
     try:
         client.create_registered_model(MODEL)

@@ -17,7 +17,7 @@ from ihvp.client.progress import ProgressBar
 from ihvp.methods import TerminationStatus
 from ihvp.wire import Influence
 
-__all__ = ["all_converged", "chosen_sentences", "sentence_table", "solve"]
+__all__ = ["ASKED", "chosen_sentences", "sentence_table", "solve"]
 
 ASKED: Final = 4
 SHOWN: Final = 2
@@ -75,16 +75,6 @@ def sentence_table(
                 table.add_row(role, names[train.labels[point.index]], Text(text), f"{point.score:+.2f}")
         table.add_section()
     return table
-
-
-def all_converged(result: SolveResult, rtol: float) -> bool:
-    """Whether every certificate is good."""
-    return len(result.certificate) == ASKED and all(
-        entry.status is TerminationStatus.Converged
-        and entry.relative_residual is not None
-        and entry.relative_residual <= rtol
-        for entry in result.certificate
-    )
 
 
 def _short(text: str) -> str:
