@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from app.stored_tensors import FLOAT_NAMES
 from ihvp.errors import DataMismatch, LossMismatch, TargetsOutOfRange
-from ihvp.models.huggingface import Task, main_input
+from ihvp.models.huggingface import LIKE_TOKENS, Task, main_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from ihvp.models.spec import LossSpec
 
 __all__ = ["check_model_inputs", "check_model_targets"]
-
-LIKE_TOKENS: Final = ("attention_mask", "token_type_ids", "position_ids")
-"""Inputs that have one number for each token."""
 
 
 def check_model_inputs(

@@ -15,11 +15,23 @@ from typing import Any, Final
 from ihvp.errors import InvalidArchitecture, LossMismatch, RemoteCodeRefused
 from ihvp.models.losses import LossSpec
 
-__all__ = ["CONFIG_FILE", "HuggingFaceModel", "Task", "loss_of", "main_input", "own_loss", "parse_json", "read_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "LIKE_TOKENS",
+    "HuggingFaceModel",
+    "Task",
+    "loss_of",
+    "main_input",
+    "own_loss",
+    "parse_json",
+    "read_config",
+]
 
 CONFIG_FILE: Final = "config.json"
 IGNORED_LABEL: Final = -100
 """The label that causal language models are trained with where no token is to be predicted."""
+LIKE_TOKENS: Final = ("attention_mask", "token_type_ids", "position_ids")
+"""Inputs that have one number for each token."""
 MAX_JSON: Final = 4 * 2**20
 MOST_LAYERS: Final = 1024
 CODE_KEYS: Final = ("auto_map", "custom_code", "custom_pipelines", "custom_generate", "trust_remote_code")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from torch import nn
 
 from ihvp.errors import DataMismatch, LossMismatch
-from ihvp.models.huggingface import HuggingFaceModel, Task
+from ihvp.models.huggingface import LIKE_TOKENS, HuggingFaceModel, Task
 from workers.architectures.huggingface_calls import input_names
 from workers.resolvers.columns import Column
 from workers.resolvers.data import PointBatches
 from workers.resolvers.data_checks import check_range
 
 __all__ = ["ModelInputs"]
-
-LIKE_TOKENS: Final = ("attention_mask", "token_type_ids", "position_ids")
-"""Inputs that have one number for each token."""
 
 
 @dataclass(frozen=True)
