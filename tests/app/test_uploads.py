@@ -223,7 +223,8 @@ class TestDigests:
         data = os.urandom(3 * MIB)
         path = started(service, data)
         good = f"{algorithm} {b64(hashlib.new(algorithm, data[: 2 * MIB]).digest())}"
-        response = send(service, path, 0, data[: 2 * MIB - 1] + b"?", **{"Upload-Checksum": good})
+        flipped = data[: 2 * MIB - 1] + bytes([data[2 * MIB - 1] ^ 1])  # another byte, whatever was drawn
+        response = send(service, path, 0, flipped, **{"Upload-Checksum": good})
         problem(response, 460, "checksum_mismatch")
         assert offset_of(service, path) == 0
         response = send(service, path, 0, data[: 2 * MIB], **{"Upload-Checksum": good})
