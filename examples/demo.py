@@ -1,7 +1,7 @@
 """The main job end to end: train, upload, submit, certify, and show what influenced what.
 
 Run it with ``make demo``. It starts a service of its own, keeps its data, and ends with the commands that do the same
-by hand.
+by hand. With ``--url`` it asks a service that runs already, in containers say; its key is read from ``IHVP_API_KEY``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from examples.certificates import all_converged
 from examples.command import console, exit_status
 from examples.digits import ARCHITECTURE, LAYERS, Digits, load_digits_split, predict, train_mlp
 from examples.picture import Neighbour, TestDigit, draw
-from examples.running_service import RunningService
+from examples.running_service import RunningService, ServiceElsewhere
 from ihvp import Client
 from ihvp.client import SolveResult
 from ihvp.client.progress import ProgressBar
@@ -64,13 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of all that is written")
-    out: Path = parser.parse_args(arguments).out
-    return exit_status(partial(_run, out), out)
+    parser.add_argument("--url", help="address of a service that runs already, instead of one of its own")
+    given = parser.parse_args(arguments)
+    return exit_status(partial(_run, given.out, given.url), given.out)
 
 
-def _run(out: Path) -> int:
+def _run(out: Path, elsewhere: str | None) -> int:
     began = time.monotonic()
-    with RunningService(out / "data") as service:
+    with ServiceElsewhere(elsewhere) if elsewhere else RunningService(out / "data") as service:
         question = _train()
         url = service.wait_until_ready()
         console.print(f"Service ready at {url}")
@@ -92,7 +93,7 @@ def _run(out: Path) -> int:
     if not good:
         console.print(f"Not every certificate says converged at {RTOL:g}: see the table above.", style="red")
     console.print(f"Done in {time.monotonic() - began:.1f} s.\n")
-    _say_how_by_hand(url, out)
+    _say_how_by_hand(url, out, starts=elsewhere is None)
     return 0 if good else 1
 
 
@@ -211,7 +212,7 @@ def _what_it_shows(question: Question, influence: Influence, picture: Path) -> s
     )
 
 
-def _say_how_by_hand(url: str, out: Path) -> None:
+def _say_how_by_hand(url: str, out: Path, *, starts: bool) -> None:
     """Prints commands that can be pasted; rich must not wrap or mark them up."""
     ihvp = Path(sys.executable).parent / "ihvp"
     if ihvp.is_relative_to(Path.cwd()):
@@ -219,10 +220,13 @@ def _say_how_by_hand(url: str, out: Path) -> None:
     port = url.rpartition(":")[2]
     job_file = shlex.quote(f"@{out / 'job.json'}")
     post = f"curl -s {url}/v1/jobs -H 'Content-Type: application/json' -d {job_file}"
-    lines = [
+    start = [
         "The same by hand. Start the service on the data that this demo left:",
         f"  {shlex.quote(str(ihvp))} up --data-dir {shlex.quote(str(out / 'data'))} --port {port}",
         "and in another terminal submit the job, watch it to its end, and read its result:",
+    ]
+    lines = [
+        *(start if starts else ["The same by hand: submit the job, watch it to its end, and read its result:"]),
         f"  JOB=$({post} | grep -o 'job_[0-9A-Za-z]*' | head -1)",
         f"  curl -sN {url}/v1/jobs/$JOB/events",
         f"  curl -s {url}/v1/jobs/$JOB/result",

@@ -1,4 +1,4 @@
-"""``ihvp up`` as a child of this program, gone with it however it ends."""
+"""A service to ask: ``ihvp up`` as a child of this program, gone with it however it ends, or one that runs already."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import httpx
+
 from ihvp.settings import child_environment
 from ihvp.up.child import start_child, stop_group
 
-__all__ = ["RunningService", "ServiceDidNotStart"]
+__all__ = ["RunningService", "ServiceDidNotStart", "ServiceElsewhere"]
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 12.0
@@ -87,3 +90,41 @@ class RunningService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class ServiceElsewhere:
+    """A service that somebody else has started; this program leaves it as it is.
+
+    Args:
+        url: Its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def wait_until_ready(self) -> str:
+        """The service's address, once it takes jobs.
+
+        Raises:
+            ServiceDidNotStart: It does not.
+        """
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready():
+            if time.monotonic() >= give_up:
+                raise ServiceDidNotStart(f"{self.url}/readyz does not answer 200 within {START_TIMEOUT_S:g} s")
+            time.sleep(0.5)
+        return self.url
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5.0).status_code == HTTPStatus.OK
+        except httpx.HTTPError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing of it is this program's to stop."""

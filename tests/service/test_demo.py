@@ -16,6 +16,7 @@ import pytest
 
 from examples.digits import load_digits_split, train_mlp
 from examples.running_service import RunningService
+from ihvp import Client
 from ihvp.client.uploads import tensor_bytes
 from ihvp.settings import child_environment
 
@@ -23,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.service
 
 
-def start_demo(out: Path, mark: str) -> subprocess.Popen[str]:
+def start_demo(out: Path, mark: str, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "examples.demo", "--out", str(out)],
+        [sys.executable, "-u", "-m", "examples.demo", "--out", str(out), *more],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,6 +80,20 @@ def test_the_demo_and_its_last_lines(tmp_path: Path) -> None:
     certificate = json.loads("{" + result)["info"]["certificate"]
     assert len(certificate) == 16
     assert all(entry["status"] == "converged" and entry["relative_residual"] <= 1e-5 for entry in certificate)
+
+
+def test_the_demo_on_a_service_that_runs_already(service: RunningService, tmp_path: Path) -> None:
+    mark = f"elsewhere-{os.getpid()}"
+    demo = start_demo(tmp_path / "demo", mark, "--url", f"{service.url}/")
+    said, _ = demo.communicate(timeout=100)
+    assert demo.returncode == 0, said
+    assert said.count("converged") == 16
+    assert f"Service ready at {service.url}\n" in said
+    assert " up --data-dir" not in said, "it is not this program's to start"
+    assert not (tmp_path / "demo" / "data").exists()
+    with Client(service.url) as client:
+        job = next(client.jobs(tags={"from": "demo"}))
+    assert job.id in said
 
 
 def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
