@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from ihvp.errors import SetupError
 
@@ -24,17 +32,37 @@ Bytes = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
 
+SECRETS_DIR: Final = Path("/run/secrets")
+_TAKES_STORE_PASSWORD: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
+
+
 class Settings(BaseSettings):
-    """Settings of all processes, each read from ``IHVP_<NAME>``."""
+    """Settings of all processes, each read from ``IHVP_<NAME>``, else from the file of that name among the secrets."""
 
     model_config = SettingsConfigDict(env_prefix="IHVP_", extra="ignore", frozen=True)
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Job store: Valkey or Redis ≥ 7.0.")
+    secrets_dir: Path = Field(
+        SECRETS_DIR,
+        description="Folder whose files are settings too, such as `ihvp_store_password`; a variable wins over a file.",
+    )
+    # Before the URLs, which are checked with it at hand.
+    store_password: SecretStr | None = Field(
+        None, description="Password of the store and of the broker, put into their URLs where these carry none."
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", validate_default=True, description="Job store: Valkey or Redis ≥ 7.0."
+    )
     broker_url: str | None = Field(None, description="Celery's broker. Left out: the store's server, next database.")
     namespace: str = Field("ihvp", pattern=r"^[a-z0-9-]{1,32}$", description="Prefix of every key and queue name.")
     data_dir: Path = Field(Path("ihvp-data"), description="Folder of the blobs (and of the embedded store).")
     host: str = Field("127.0.0.1", description="Address the API binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API binds; 0 picks a free one.")
+    publish: str | None = Field(
+        None,
+        pattern=r"^(.*:)?[0-9]*$",
+        description="Where a container's port is published, as Docker writes it: `127.0.0.1:8000`, or `8000` for all "
+        "addresses. Says who reaches the API; left out: `IHVP_HOST` does.",
+    )
     url: str = Field("http://127.0.0.1:8000", description="Where the CLI and the client find the API.")
     api_key: SecretStr | None = Field(
         None, description="API key that the CLI and the client send; needed once one was made."
@@ -70,6 +98,14 @@ class Settings(BaseSettings):
         description="Seconds a worker may take to stop a cancelled or overdue job before its process is killed.",
     )
     store_timeout_s: Seconds = Field(5.0, description="Longest wait for an answer of the store.")
+    start_wait_s: float = Field(
+        60.0, ge=0, description="How long a part that `ihvp start` starts waits for the store to be there."
+    )
+    alive_file: Path | None = Field(
+        None,
+        description="File that a part touches while it lives, for `ihvp healthy`. Left out: one in the folder for "
+        "temporary files, if `ihvp start` has started the part.",
+    )
 
     threads: int = Field(0, ge=0, description="Threads of a worker's solves; 0: cores shared among workers.")
     workers: Count = Field(1, description="Workers that share this machine's cores.")
@@ -205,6 +241,35 @@ class Settings(BaseSettings):
         24 * 3600.0, description="Age from which a blob that nothing refers to is removed."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, the first wins: arguments, variables, files in the folder that these name."""
+        del dotenv_settings, file_secret_settings
+        folder = Path(init_settings().get("secrets_dir") or env_settings().get("secrets_dir") or SECRETS_DIR)
+        found = (init_settings, env_settings)
+        # One that is not there holds no secrets: most machines have none.
+        return (*found, SecretsSettingsSource(settings_cls, secrets_dir=folder)) if folder.is_dir() else found
+
+    @field_validator("store_password")
+    @classmethod
+    def _refuse_empty_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            raise ValueError("It is empty. Put the store's password there, or take the file or variable away.")
+        return value
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _put_password_in(cls, url: str | None, info: ValidationInfo) -> str | None:
+        password: SecretStr | None = info.data.get("store_password")
+        return url if url is None or password is None else _with_password(url, password.get_secret_value())
+
     def with_patience(self, seconds: float) -> Settings:
         """The same, where nobody waits longer for the store than so many seconds."""
         return self.model_copy(update={"store_timeout_s": min(self.store_timeout_s, seconds)})
@@ -272,18 +337,53 @@ class Settings(BaseSettings):
         return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
 
+def _with_password(url: str, password: str) -> str:
+    """A server's URL with the password, where it carries none and its kind of server takes one."""
+    parts = urlsplit(url)
+    if parts.scheme not in _TAKES_STORE_PASSWORD or parts.password or "password" in parse_qs(parts.query):
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"{parts.username or ''}:{quote(password, safe='')}@{host}"
+    return f"{parts.scheme}://{netloc}{url.partition('://')[2][len(parts.netloc) :]}"
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """This process's settings, read once.
 
     Raises:
-        SetupError: A variable has a value that its setting cannot have.
+        SetupError: A variable or a file has a value that its setting cannot have, or a file cannot be read.
     """
     try:
-        return Settings()
+        with warnings.catch_warnings():
+            # A secret that is a folder or leads elsewhere would only be warned of, and then be missing.
+            warnings.simplefilter("error", UserWarning)
+            return Settings()
     except ValidationError as error:
-        faults = [f"IHVP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"IHVP_{str(fault['loc'][0]).upper()}: {_said(fault['msg'])}" for fault in error.errors()]
         raise SetupError(f"{'; '.join(faults)}.", hint="docs/settings.md says what each setting takes.") from None
+    except SettingsError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: SettingsError) -> SetupError:
+    """What is wrong with a variable or a file that holds no value at all."""
+    name = re.search(r'field "(\w+)"', str(error))
+    setting = f"IHVP_{name[1].upper()}" if name else "A setting"
+    cause = error.__cause__
+    if isinstance(cause, OSError | UserWarning | UnicodeDecodeError):
+        said = cause.strerror if isinstance(cause, OSError) else str(cause).rstrip(".")
+        if isinstance(cause, UnicodeDecodeError):  # whose own words show a byte of it
+            said = "it is no text"
+        return SetupError(
+            f"{setting}: its file among the secrets cannot be read: {said}.",
+            hint="It has to be a file of text that this user can read; in a container that is user and group 10001.",
+        )
+    return SetupError(f"{setting} is a list, and is not written as one.", hint='Write it in JSON, such as ["a", "b"].')
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ").rstrip(".")
 
 
 SPINS: Final = "10000"

@@ -17,6 +17,7 @@ from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.settings import Settings, let_waiting_threads_sleep
+from ihvp.starting.alive import Pulse
 from ihvp.tracing import Tracing, start_tracing
 from workers.deafness import ParentWatch, Turns
 from workers.shared_number import SharedNumber
@@ -188,8 +189,9 @@ class WorkerChild:
             _log.warning("sender_not_woken", error=str(error))
 
     def _stay_known(self) -> None:
-        pause = self._settings.worker_alive_s / 3
+        pause, pulse = self._settings.worker_alive_s / 3, Pulse(self._settings)
         while True:
+            pulse.beat()
             try:
                 self._tell()
             except IhvpError as error:

@@ -26,6 +26,7 @@ from ihvp.jobs.rules import canary_pause
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import JobFilter, JobStore
 from ihvp.settings import Settings, get_settings
+from ihvp.starting.alive import Pulse
 from workers.broker import CANARY, make_celery, publish_token, waiting_tokens
 from workers.logs import configure_logs
 from workers.retention import Retention
@@ -81,7 +82,9 @@ class Reconciler:
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until told to stop; neither a store nor a broker that is away ends it."""
+        pulse = Pulse(self._settings)
         while not stop.is_set():
+            pulse.beat()
             try:
                 self.round()
             except IhvpError as error:

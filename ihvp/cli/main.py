@@ -8,7 +8,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from ihvp import __version__
-from ihvp.cli import blobs, doctor, inspection, jobs, keys, models, plugin, quarantine, rerun, results, up, webhooks
+from ihvp.cli import (
+    blobs,
+    doctor,
+    inspection,
+    jobs,
+    keys,
+    models,
+    plugin,
+    quarantine,
+    rerun,
+    results,
+    start,
+    up,
+    webhooks,
+)
 from ihvp.cli.exit_codes import ExitCode, exit_code_of
 from ihvp.errors import IhvpError
 
@@ -47,6 +61,7 @@ def _options(
 
 
 up.add_to(app)
+start.add_to(app)
 jobs.add_to(app)
 results.add_to(app)
 rerun.add_to(app)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ihvp import __version__
 from ihvp.errors import SetupError
 from ihvp.jobs.counts import Measurements, WorkerSeen
 from ihvp.jobs.outlook import Eta, Origin, Outlook, Place, Unknown
@@ -104,10 +105,20 @@ def check_schema(answer: Any) -> None:
     Raises:
         SetupError: It is in another layout.
     """
-    if int(answer) != SCHEMA_VERSION:
-        raise SetupError(
-            "The job store holds data in another version's layout.",
-            given=f"layout {answer}",
-            allowed=f"layout {SCHEMA_VERSION}",
-            hint="Run the version of ihvp that wrote it, or set IHVP_NAMESPACE to start an empty store beside it.",
-        )
+    if str(answer) == str(SCHEMA_VERSION):
+        return
+    try:
+        older = int(answer) < SCHEMA_VERSION
+    except ValueError:
+        older = False
+    raise SetupError(
+        f"The job store holds data that {'an older' if older else 'another, newer'} version of ihvp has written.",
+        given=f"layout {answer}",
+        allowed=f"layout {SCHEMA_VERSION}, that of ihvp {__version__}",
+        hint=(
+            "Run the version of ihvp that wrote it until its jobs have ended, or set IHVP_NAMESPACE to begin an empty "
+            "store beside it."
+            if older
+            else "Run the version of ihvp that wrote it, or set IHVP_NAMESPACE to begin an empty store beside it."
+        ),
+    )

@@ -8,12 +8,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from ihvp.errors import SetupError
 
-__all__ = ["listening_socket", "locked_data_dir", "open_listener"]
+__all__ = ["is_loopback", "listening_socket", "locked_data_dir", "open_listener"]
 
 BACKLOG: Final = 2048
 
@@ -99,3 +100,11 @@ def listening_socket(host: str, port: int) -> socket.socket:
         ) from None
     listener.set_inheritable(True)
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

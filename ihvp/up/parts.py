@@ -11,6 +11,7 @@ from typing import Final
 from ihvp.settings import child_environment, get_settings
 from ihvp.up.child import BoundedLog
 from ihvp.up.embedded_store import EmbeddedStore
+from ihvp.up.modules import api_module, reconciler_module, sender_module, worker_module
 from ihvp.up.supervisor import Part
 
 __all__ = ["UpOptions", "service_parts"]
@@ -57,19 +58,13 @@ def service_parts(options: UpOptions, root: Path, listener: int) -> list[Part]:
         **({} if store is None else {"redis_url": store.url}),
     )
     rooms = _Rooms(root, options.data_dir, environment)
-    api = ["uvicorn", "app.main:create_app", "--factory", "--fd", str(listener)]
-    # Long-polls and event streams are cut off at a stop: their callers resume.
-    api += ["--timeout-graceful-shutdown", "1", "--no-access-log"]
-    sender = ["celery", "--quiet", "-A", "workers.webhooks.celery_app", "worker", "--without-gossip"]
-    sender += ["--without-mingle", "--pool", "solo", "-n", "webhooks@%h"]
-    worker = ["celery", "--quiet", "-A", "workers.celery_app", "worker", "--without-gossip", "--without-mingle", "-n"]
     names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     return [
         *([] if store is None else [_store_part(store, options.data_dir, environment)]),
-        rooms.part("api", API, api, pass_fds=(listener,)),
-        rooms.part("reconciler", RECONCILER, ["workers.reconciler"]),
-        rooms.part("webhooks", WORKERS, sender),
-        *(rooms.part(name, WORKERS, [*worker, f"{name}@%h"]) for name in names),
+        rooms.part("api", API, api_module(listener), pass_fds=(listener,)),
+        rooms.part("reconciler", RECONCILER, reconciler_module()),
+        rooms.part("webhooks", WORKERS, sender_module("webhooks")),
+        *(rooms.part(name, WORKERS, worker_module(name)) for name in names),
     ]
 
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 import ihvp
 from ihvp.errors import SetupError
 from ihvp.settings import get_settings
-from ihvp.up.exclusive import listening_socket, locked_data_dir
+from ihvp.up.exclusive import is_loopback, listening_socket, locked_data_dir
 from ihvp.up.parts import UpOptions, service_parts
 from ihvp.up.probe import ask
 from ihvp.up.store_at_hand import needs_a_key
@@ -44,7 +43,7 @@ def run_service(options: UpOptions, tell: Line, warn: Line) -> None:
     with locked_data_dir(data_dir), listening_socket(options.host, options.port) as listener:
         port = int(listener.getsockname()[1])
         url = f"http://{_bracketed(options.host)}:{port}"
-        if not _is_loopback(options.host):
+        if not is_loopback(options.host):
             _check_keys(options.host, data_dir)
         parts = service_parts(replace(options, data_dir=data_dir, port=port), root, listener.fileno())
 
@@ -91,13 +90,6 @@ def _check_keys(host: str, data_dir: Path) -> None:
 def _answers_ready(host: str, port: int) -> bool:
     answer = ask(host, port, "/readyz")
     return answer is not None and answer.status == HTTPStatus.OK
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _bracketed(host: str) -> str:

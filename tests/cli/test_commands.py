@@ -18,7 +18,7 @@ COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "mode
 COMMANDS += ["models register", "models show", "keys create", "keys list", "keys revoke"]
 COMMANDS += ["models register", "models show", "webhooks deliveries", "webhooks replay"]
 COMMANDS += ["webhooks secret create", "webhooks secret rotate", "webhooks secret list"]
-COMMANDS += ["quarantine list", "quarantine lift", "rerun", "plugin new", "inspect"]
+COMMANDS += ["quarantine list", "quarantine lift", "rerun", "plugin new", "inspect", "start", "prepare", "healthy"]
 
 
 def ihvp(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:

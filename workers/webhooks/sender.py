@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from ihvp.addresses import AddressRules, CheckedTransport
 from ihvp.errors import IhvpError, StoreUnavailable
 from ihvp.settings import Settings
+from ihvp.starting.alive import Pulse
 from ihvp.webhooks.record import DeliveryState, DeliveryTry, ToSend
 from ihvp.webhooks.redis_store import AsyncRedisWebhookStore
 from workers.webhooks.delivery import Outcome, Poster
@@ -79,7 +80,9 @@ class Sender:
             poster = Poster(client, self._settings.webhook_timeout_s, self._settings.webhook_pauses_s)
             self._up.set()
             next_sweep = 0.0
+            pulse = Pulse(self._settings)
             while not self._stopping:
+                pulse.beat()
                 self._wakeup.clear()
                 try:
                     await self._take(store, poster)
