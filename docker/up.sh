@@ -22,12 +22,12 @@ elif grep -qE 'No such image|pull access denied|manifest unknown' "$said"; then
     advise "an image is missing. Build ours by 'docker compose build', pull the others by 'docker compose pull --ignore-buildable'."
 fi
 # What a part said that has ended, or does not get well. One that was only made waits for another.
-docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' |
+docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' | sort -u |
     while read -r service state code health; do
         case "$state $code $health" in
         'created '* | 'exited 0 '* | 'running '*' healthy' | 'running 0 ') continue ;;
         esac
         words=$(docker compose "$@" logs --no-log-prefix --no-color "$service" 2>&1 < /dev/null)
         echo "$words" | grep -E ' fault ' || echo "$words" | tail -n 3
-    done | sort -u | sed 's/^/up: /' >&2
+    done | sed 's/^/up: /' >&2
 exit 1

@@ -40,9 +40,6 @@ def command(service: dict[str, Any]) -> list[str]:
     return [*service.get("entrypoint", ()), *service.get("command", ())]
 
 
-# --- what it names exists ---------------------------------------------------------------------------------------------
-
-
 def test_the_parts_are_those_of_ihvp_up_and_a_store() -> None:
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {
         "prepare", "valkey", "doctor", "api", "worker", "reconciler", "webhooks",
@@ -50,16 +47,6 @@ def test_the_parts_are_those_of_ihvp_up_and_a_store() -> None:
     assert {service["profiles"][0] for service in SERVICES.values() if "profiles" in service} == {
         "gpu", "observability", "s3",
     }  # fmt: skip
-
-
-@each({name for name, service in SERVICES.items() if "build" in service})
-def test_what_is_built_is_there_to_be_built(name: str) -> None:
-    build = SERVICES[name]["build"]
-    assert build["context"] == "."
-    text = (ROOT / build["dockerfile"]).read_text(encoding="utf-8")
-    assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
-    if "target" in build:
-        assert build["target"] in re.findall(r"^FROM .+ AS (\S+)$", text, re.MULTILINE | re.IGNORECASE)
 
 
 def test_each_of_our_images_is_built_once_and_is_of_this_version() -> None:
@@ -137,9 +124,6 @@ def parse(words: list[str]) -> None:
     name, *rest = words
     commands = get_command(app).commands  # type: ignore[attr-defined]
     commands[name].make_context(name, list(rest))
-
-
-# --- what it promises -------------------------------------------------------------------------------------------------
 
 
 def test_the_api_alone_is_published_and_on_the_loopback() -> None:
@@ -235,17 +219,15 @@ def test_a_worker_has_the_memory_that_it_plans_for_and_the_time_to_save_its_solv
     worker = SERVICES["worker"]
     assert seconds(worker["stop_grace_period"]) >= 3 * Settings().stop_grace_s
     # Celery replaces a child that leaks before the kernel kills it.
-    assert int(worker["mem_limit"].removesuffix("g")) * 2**20 > worker_configuration(Settings())[
-        "worker_max_memory_per_child"
-    ]
+    assert (
+        int(worker["mem_limit"].removesuffix("g")) * 2**20
+        > worker_configuration(Settings())["worker_max_memory_per_child"]
+    )
 
 
 def seconds(text: str) -> int:
     assert text.endswith("s")
     return int(text[:-1])
-
-
-# --- settings and .env.example ----------------------------------------------------------------------------------------
 
 
 @each(OURS)
@@ -261,7 +243,7 @@ def test_every_setting_of_the_env_file_reaches_every_part(name: str) -> None:
 
 
 def test_the_layout_decides_only_what_it_has_to() -> None:
-    assert FIXED == {"IHVP_DATA_DIR", "IHVP_SECRETS_DIR", "IHVP_HOST", "IHVP_PORT", "IHVP_URL"}
+    assert {"IHVP_DATA_DIR", "IHVP_SECRETS_DIR", "IHVP_HOST", "IHVP_PORT", "IHVP_URL"} == FIXED
     assert {f"IHVP_{name.upper()}" for name in Settings.model_fields} >= SECRET
 
 
