@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ihvp.cores import usable_cores
 from ihvp.errors import SetupError
 
 __all__ = ["SPINS", "Settings", "child_environment", "get_settings", "let_waiting_threads_sleep"]
@@ -334,7 +335,7 @@ class Settings(BaseSettings):
     @property
     def threads_per_worker(self) -> int:
         """Threads a worker gives its solves."""
-        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+        return self.threads or max(1, usable_cores() // self.workers)
 
 
 def _with_password(url: str, password: str) -> str:

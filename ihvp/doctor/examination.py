@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ihvp.doctor.access import look_at_access
 from ihvp.doctor.finding import Finding
 from ihvp.doctor.machine import look_at_clock, look_at_disk, look_at_port
 from ihvp.doctor.runtime import look_at_device, look_at_python, look_at_torch, torch_facts
@@ -26,5 +27,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
     store, store_time = look_at_store(settings)
     yield store
     yield look_at_port(settings)
+    yield look_at_access(settings, store_time is not None)
     yield look_at_disk(settings)
     yield look_at_clock(store_time)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ihvp.doctor.finding import Finding
 from ihvp.settings import Settings
+from ihvp.starting.data_dir import not_written
 from ihvp.up.exclusive import open_listener
 from ihvp.up.probe import ask
 
@@ -59,9 +60,7 @@ def look_at_disk(settings: Settings) -> Finding:
     try:
         took = _write_and_sync(there)
     except OSError as error:
-        return Finding.fault(
-            "disk", f"{there}: {error.strerror}", f"sudo chown $(id -u) '{there}', or IHVP_DATA_DIR=…"
-        )
+        return Finding.fault("disk", f"{there}: {error.strerror}", str(not_written(there, error).hint).rstrip("."))
     free = shutil.disk_usage(there).free
     found = f"{there}: {free / 2**30:.1f} GiB free, a synced write takes {took * 1e3:.1f} ms"
     if free < LEAST_FREE:

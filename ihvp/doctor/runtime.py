@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
+from ihvp.cores import usable_cores
 from ihvp.doctor.finding import Finding
+from ihvp.doctor.surroundings import in_api_image, in_container
 from ihvp.settings import Settings
 
 __all__ = ["look_at_device", "look_at_python", "look_at_torch", "torch_facts"]
@@ -41,7 +41,7 @@ def look_at_python(version: tuple[int, int, int] | None = None, prefix: str | No
     if found[:2] < OLDEST:
         return Finding.fault("python", name, "install Python 3.11 or newer, then: make clean setup")
     own = (prefix or sys.prefix) != sys.base_prefix
-    if not own and not _in_container():
+    if not own and not in_container():
         return Finding.warning("python", f"{name}, which other programs share", "make setup, and .venv/bin/ihvp")
     return Finding.good("python", name)
 
@@ -77,6 +77,8 @@ def look_at_torch(facts: dict[str, Any]) -> Finding:
     Args:
         facts: See ``torch_facts``.
     """
+    if not facts and in_api_image():
+        return Finding.good("torch", "left out of this image, as it should be: workers have their own")
     if not facts:
         return Finding.warning(
             "torch",
@@ -97,6 +99,8 @@ def look_at_device(settings: Settings, facts: dict[str, Any]) -> Finding:
         facts: See ``torch_facts``.
     """
     wanted, devices = settings.device, facts.get("devices", [])
+    if not facts and in_api_image():
+        return Finding.good("device", f"{wanted}, for workers: they see it from their own containers")
     named = ", ".join(f"{d['name']} ({d['bytes'] / 2**30:.0f} GiB)" for d in devices)
     if wanted.startswith("cuda"):
         index = int(wanted.partition(":")[2] or 0)
@@ -110,14 +114,10 @@ def look_at_device(settings: Settings, facts: dict[str, Any]) -> Finding:
         return Finding.fault("device", f"{wanted}, and torch finds no GPU", f"{mend}; or export IHVP_DEVICE=cpu")
     if wanted == "auto" and devices:
         return Finding.good("device", f"auto: {named}")
-    cores, threads = os.cpu_count() or 1, settings.threads_per_worker
+    cores, threads = usable_cores(), settings.threads_per_worker
     found = f"cpu: {cores} cores, {settings.workers} workers of {threads} threads"
     if settings.workers * threads > cores:
         return Finding.warning("device", f"{found}, more than there are cores", "unset IHVP_THREADS")
     if devices:
         return Finding.warning("device", f"{found}; unused: {named}", "export IHVP_DEVICE=auto")
     return Finding.good("device", found)
-
-
-def _in_container() -> bool:
-    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()

@@ -11,10 +11,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ihvp.doctor.finding import Finding
+from ihvp.doctor.surroundings import in_our_image
 from ihvp.errors import SetupError
 from ihvp.jobs.calls import SCHEMA_VERSION
 from ihvp.keyvalue.connection import server_address
 from ihvp.settings import Settings
+from ihvp.starting.refusals import refusal
 from ihvp.up.embedded_store import DURABLE, OLDEST, find_server, server_version
 
 __all__ = ["look_at_store"]
@@ -37,9 +39,12 @@ def look_at_store(settings: Settings) -> tuple[Finding, float | None]:
     try:
         return _reached(client, where, settings.namespace), _time(client)
     except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        return Finding.fault("store", f"{where}: {error}", "export IHVP_REDIS_URL=redis://:PASSWORD@HOST:PORT/0"), None
+        refused = refusal(settings, where, error)
+        return Finding.fault("store", refused.message.rstrip("."), str(refused.hint).rstrip(".")), None
     except (redis.exceptions.RedisError, OSError) as error:
         mend = "start it, or unset IHVP_REDIS_URL: ihvp up brings a store of its own"
+        if in_our_image():
+            mend = "on the host: docker compose up -d valkey, and docker compose logs valkey where it does not stay up"
         return Finding.fault("store", f"{where} does not answer: {error}", mend), None
     finally:
         client.close()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import redis
 
@@ -22,65 +18,14 @@ from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.keyvalue.connection import server_address
 from ihvp.settings import Settings
 from ihvp.starting.published import published_host
+from ihvp.starting.refusals import refusal
 from ihvp.up.exclusive import is_loopback
 
-__all__ = ["await_store", "check_data_dir", "check_device", "check_keys", "check_room"]
+__all__ = ["await_store", "check_device", "check_keys", "check_room"]
 
 Line = Callable[[str], None]
 PATIENCE_S: Final = 2.0
 PAUSE_S: Final = 0.25
-FOLDERS: Final = ("blobs", "sources", "scratch")
-PASSWORD_FILE: Final = "ihvp_store_password"  # noqa: S105 - a file's name
-
-
-def check_data_dir(folder: Path) -> None:
-    """Whether the data directory is there and takes files.
-
-    Raises:
-        SetupError: It is missing, read-only, full or somebody else's.
-    """
-    if not folder.is_dir():
-        raise SetupError(
-            "The data directory is not there.",
-            given=str(folder),
-            hint="Make it, or mount the volume with the blobs there; IHVP_DATA_DIR names another.",
-        )
-    probe = folder / f".ihvp-start-{uuid4().hex}"
-    try:
-        with probe.open("xb") as file:
-            file.write(b"x" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _not_written(folder, error) from None
-    finally:
-        probe.unlink(missing_ok=True)
-    for inner in (folder / name for name in FOLDERS):
-        if inner.exists() and not os.access(inner, os.W_OK | os.X_OK):
-            raise _not_written(inner, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-
-
-def _not_written(folder: Path, error: OSError) -> SetupError:
-    me = f"{os.getuid()}:{os.getgid()}"
-    if error.errno == errno.EROFS:
-        return SetupError(
-            "The data directory is on a read-only volume.",
-            given=str(folder),
-            hint="Mount it without ':ro' (compose: read_only: false on that volume), or set IHVP_DATA_DIR.",
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SetupError(
-            "The data directory has no room left.", given=str(folder), hint=f"Make room: du -sh {folder}/*."
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return SetupError(
-            "The data directory belongs to another user.",
-            given=f"{folder} of user {folder.stat().st_uid}; this process is user {os.getuid()}",
-            hint=f"On the host, run: sudo chown -R {me} FOLDER (the volume's), or set IHVP_DATA_DIR.",
-        )
-    return SetupError(
-        f"The data directory cannot be written: {error.strerror}.", given=str(folder), hint="Set IHVP_DATA_DIR."
-    )
 
 
 def check_room(settings: Settings, tell: Line) -> None:
@@ -122,7 +67,7 @@ def await_store(settings: Settings, tell: Line) -> None:
             except StoreUnavailable as error:
                 cause, said = error.__cause__, str(error.__cause__).rstrip(".")
                 if isinstance(cause, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-                    raise _refused(settings, where, cause) from None
+                    raise refusal(settings, where, cause) from None
                 if time.monotonic() >= give_up:
                     raise SetupError(
                         f"The job store at {where} was not there within {settings.start_wait_s:g} s: {said}.",
@@ -132,35 +77,16 @@ def await_store(settings: Settings, tell: Line) -> None:
                     tell(f"waiting for the job store at {where}, {settings.start_wait_s:g} s at most: {said}")
                     told = True
                 time.sleep(PAUSE_S)
+            except redis.exceptions.NoPermissionError as error:
+                raise refusal(settings, where, error) from None
+            except redis.exceptions.ResponseError as error:
+                raise SetupError(
+                    f"The job store at {where} cannot do what is asked of it: {error}.",
+                    allowed="Valkey, or Redis 7.0 or newer",
+                    hint="Run: ihvp doctor.",
+                ) from None
             else:
                 return
-
-
-def _refused(settings: Settings, where: str, cause: Exception) -> SetupError:
-    file = settings.secrets_dir / PASSWORD_FILE
-    said = str(cause)
-    if "without any password" in said or "no password is set" in said:
-        return SetupError(
-            f"The job store at {where} has no password, and one was given.",
-            hint=f"Start it with requirepass, or take {file} (or IHVP_STORE_PASSWORD) away.",
-        )
-    if isinstance(cause, redis.exceptions.NoPermissionError):
-        return SetupError(
-            f"The job store at {where} does not let this user do its work: {said}.",
-            hint="The user needs all commands on all keys and channels: see ACL SETUSER of the store.",
-        )
-    if settings.store_password is None and "WRONGPASS" not in said and "invalid" not in said:
-        return SetupError(
-            f"The job store at {where} asks for a password, and none was given.",
-            hint=f"Put it into the file {file}: 'ihvp prepare' makes it; or set IHVP_STORE_PASSWORD.",
-        )
-    origin = "IHVP_REDIS_URL"
-    if settings.store_password is not None:
-        origin = str(file) if file.is_file() else "IHVP_STORE_PASSWORD"
-    return SetupError(
-        f"The job store at {where} refuses the password of {origin}.",
-        hint="It has to be the one that the store was started with: after a change, restart the store too.",
-    )
 
 
 def check_device(settings: Settings) -> None:

@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from ihvp.errors import SetupError
 from ihvp.settings import Settings
-from ihvp.starting.checks import PASSWORD_FILE, check_data_dir
+from ihvp.starting.data_dir import check_data_dir
+from ihvp.starting.refusals import PASSWORD_FILE
 
 __all__ = ["prepare"]
 

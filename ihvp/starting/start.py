@@ -13,7 +13,8 @@ import ihvp
 from ihvp.errors import SetupError
 from ihvp.settings import Settings, child_environment, get_settings
 from ihvp.starting.alive import alive_file, begin
-from ihvp.starting.checks import await_store, check_data_dir, check_device, check_keys, check_room
+from ihvp.starting.checks import await_store, check_device, check_keys, check_room
+from ihvp.starting.data_dir import check_data_dir
 from ihvp.starting.roles import Role
 from ihvp.up.exclusive import listening_socket
 from ihvp.up.modules import api_module, reconciler_module, sender_module, worker_module

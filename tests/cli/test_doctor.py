@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ihvp.up.embedded_store import free_port
 
-SUBJECTS = ["python", "torch", "device", "store", "port", "disk", "clock"]
+SUBJECTS = ["python", "torch", "device", "store", "port", "access", "disk", "clock"]
 
 
 def doctor(data_dir: Path, port: int, *args: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from ihvp.doctor import Finding, Health
+from ihvp.doctor import Finding, Health, surroundings
 from ihvp.doctor import machine as machine_checks
+from ihvp.doctor.access import look_at_access
 from ihvp.doctor.machine import look_at_clock, look_at_disk, look_at_port
 from ihvp.doctor.runtime import look_at_device, look_at_python, look_at_torch, torch_facts
 from ihvp.doctor.store import look_at_store
+from ihvp.keys.key import KeySpec, Scope, Secret
+from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
 from ihvp.up import embedded_store
 from ihvp.up.embedded_store import EmbeddedStore, free_port
@@ -50,6 +54,16 @@ class TestTorch:
 
     def test_none(self) -> None:
         says(look_at_torch({}), Health.Warning, "client alone", "make setup")
+
+    def test_the_image_of_the_api_needs_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        monkeypatch.setattr(surroundings, "find_spec", lambda _: None)
+        says(look_at_torch({}), Health.Ok, "as it should be")
+        says(look_at_device(settings(device="cuda"), {}), Health.Ok, "for workers")
+
+    def test_the_image_of_workers_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        says(look_at_device(settings(device="cuda"), {}), Health.Fault, "no GPU")
 
     def test_one_that_cannot_be_imported(self) -> None:
         facts = torch_facts("raise ImportError('libtorch_cpu.so: file too short')")
@@ -120,6 +134,18 @@ class TestStore:
         url = f"redis://127.0.0.1:{free_port()}/0"
         says(look_at_store(settings(redis_url=url))[0], Health.Fault, "does not answer", "unset IHVP_REDIS_URL")
 
+    def test_in_our_container_it_is_started_with_compose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        url = f"redis://127.0.0.1:{free_port()}/0"
+        says(look_at_store(settings(redis_url=url))[0], Health.Fault, "docker compose up -d valkey")
+
+    def test_a_missing_password_names_the_file_to_put_it_in(
+        self, valkey_server: EmbeddedStore, tmp_path: Path
+    ) -> None:
+        url = f"redis://127.0.0.1:{valkey_server.port}/0"
+        finding, _ = look_at_store(settings(redis_url=url, secrets_dir=tmp_path))
+        says(finding, Health.Fault, "asks for a password", str(tmp_path / "ihvp_store_password"), "ihvp prepare")
+
     def test_a_wrong_password_is_not_shown(self, valkey_server: EmbeddedStore) -> None:
         url = f"redis://:wrong-secret@127.0.0.1:{valkey_server.port}/0"
         finding, _ = look_at_store(settings(redis_url=url))
@@ -144,6 +170,27 @@ class TestPort:
 
     def test_an_address_that_is_not_ours(self) -> None:
         says(look_at_port(settings(host="192.0.2.1", port=8000)), Health.Fault, "cannot be bound", "IHVP_HOST")
+
+
+class TestAccess:
+    def test_the_loopback(self) -> None:
+        says(look_at_access(settings(), False), Health.Ok, "only this machine")
+        published = settings(host="0.0.0.0", publish="127.0.0.1:8000")
+        says(look_at_access(published, False), Health.Ok, "only this machine")
+
+    @pytest.mark.parametrize("publish", ["8000", "0.0.0.0:80", "[::]:80", "192.0.2.1:8000"])
+    def test_others_with_and_without_a_key(self, valkey: Settings, publish: str) -> None:
+        open_to_all = valkey.model_copy(update={"publish": publish})
+        says(look_at_access(open_to_all, True), Health.Warning, "does not start", "ihvp keys create")
+        with closing(RedisKeyStore.from_settings(valkey)) as keys:
+            drawn = Secret.draw()
+            keys.create(
+                drawn.id, KeySpec(name="me", tenant="default", scope=Scope.Admin, sha256=drawn.sha256), expires_s=None
+            )
+        says(look_at_access(open_to_all, True), Health.Ok, "need a key")
+
+    def test_a_store_that_is_away(self) -> None:
+        says(look_at_access(settings(host="0.0.0.0"), False), Health.Warning, "without the store")
 
 
 class TestDisk:

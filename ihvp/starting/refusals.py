@@ -1,0 +1,53 @@
+"""Why a store that answers does not let this process in, and what to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis
+
+from ihvp.errors import SetupError
+from ihvp.settings import Settings
+
+__all__ = ["PASSWORD_FILE", "refusal"]
+
+PASSWORD_FILE: Final = "ihvp_store_password"  # noqa: S105 - a file's name
+NONE_SET: Final = ("without any password", "no password is set")
+NONE_GIVEN: Final = ("Authentication required", "NOAUTH", "client already authenticated")
+
+
+def refusal(settings: Settings, where: str, cause: Exception) -> SetupError:
+    """The error for it.
+
+    Args:
+        settings: Where the password comes from.
+        where: The store's address, without a password.
+        cause: What the client raised: an ``AuthenticationError`` or a ``NoPermissionError``.
+    """
+    file = settings.secrets_dir / PASSWORD_FILE
+    said = str(cause).rstrip(".")
+    if isinstance(cause, redis.exceptions.NoPermissionError):
+        return SetupError(
+            f"The job store at {where} does not let this user do its work: {said}.",
+            hint="The user needs all commands on all keys and channels: see ACL SETUSER of the store.",
+        )
+    if any(words in said for words in NONE_SET):
+        return SetupError(
+            f"The job store at {where} has no password, and one was given.",
+            hint=f"Start it with requirepass, or take {file}, IHVP_STORE_PASSWORD or the one in IHVP_REDIS_URL away.",
+        )
+    if any(words in said for words in NONE_GIVEN):
+        return SetupError(
+            f"The job store at {where} asks for a password, and none was given.",
+            hint=f"Put it into the file {file}, which 'ihvp prepare' makes; or set IHVP_STORE_PASSWORD.",
+        )
+    if settings.store_password is None:
+        return SetupError(
+            f"The job store at {where} refuses the password in IHVP_REDIS_URL.",
+            hint="export IHVP_REDIS_URL=redis://:PASSWORD@HOST:PORT/0, with the one that the store was started with.",
+        )
+    origin = f"in {file}" if file.is_file() else "in IHVP_STORE_PASSWORD"
+    return SetupError(
+        f"The job store at {where} refuses the password {origin}.",
+        hint="It has to be the one that the store was started with: if it has changed, start the store anew.",
+    )
