@@ -47,13 +47,17 @@ def test_what_comes_up_is_not_commented_on(tmp_path: Path) -> None:
     ("said", "line"),
     [
         (
-            "Error response from daemon: driver failed programming external connectivity on endpoint ihvp-api-1 (0a1b): "
-            + "Bind for 127.0.0.1:8000 failed: port is already allocated",
+            (
+                "Error response from daemon: driver failed programming external connectivity on endpoint ihvp-api-1: "
+                "Bind for 127.0.0.1:8000 failed: port is already allocated"
+            ),
             "Choose a free one in .env, such as IHVP_PUBLISH=127.0.0.1:8001",
         ),
         (
-            "Error response from daemon: failed to set up container networking: failed to bind host port for "
-            + "127.0.0.1:8000: listen tcp4 127.0.0.1:8000: bind: address already in use",
+            (
+                "Error response from daemon: failed to set up container networking: failed to bind host port for "
+                "127.0.0.1:8000: listen tcp4 127.0.0.1:8000: bind: address already in use"
+            ),
             "Choose a free one in .env, such as IHVP_PUBLISH=127.0.0.1:8001",
         ),
         (
