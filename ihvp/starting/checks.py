@@ -66,7 +66,7 @@ def await_store(settings: Settings, tell: Line) -> None:
                 store.ping()
             except StoreUnavailable as error:
                 cause, said = error.__cause__, str(error.__cause__).rstrip(".")
-                if isinstance(cause, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+                if isinstance(cause, redis.exceptions.AuthenticationError):
                     raise refusal(settings, where, cause) from None
                 if time.monotonic() >= give_up:
                     raise SetupError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import redis
 
@@ -41,7 +42,8 @@ def refusal(settings: Settings, where: str, cause: Exception) -> SetupError:
             f"The job store at {where} asks for a password, and none was given.",
             hint=f"Put it into the file {file}, which 'ihvp prepare' makes; or set IHVP_STORE_PASSWORD.",
         )
-    if settings.store_password is None:
+    ours = settings.store_password
+    if ours is None or unquote(urlsplit(settings.redis_url).password or "") != ours.get_secret_value():
         return SetupError(
             f"The job store at {where} refuses the password in IHVP_REDIS_URL.",
             hint="export IHVP_REDIS_URL=redis://:PASSWORD@HOST:PORT/0, with the one that the store was started with.",
