@@ -15,6 +15,7 @@ from ihvp.settings import Settings, child_environment, get_settings
 from ihvp.starting.alive import alive_file, begin
 from ihvp.starting.checks import await_store, check_device, check_keys, check_room
 from ihvp.starting.data_dir import check_data_dir
+from ihvp.starting.descriptors import allow_descriptors
 from ihvp.starting.roles import Role
 from ihvp.up.exclusive import listening_socket
 from ihvp.up.modules import api_module, reconciler_module, sender_module, worker_module
@@ -51,6 +52,8 @@ def start_part(role: Role, tell: Line) -> NoReturn:
     except SetupError as error:
         said = [" ".join(str(part).split()) for part in (error.message, error.given or "", error.hint or "")]
         raise SetupError(said[0], given=said[1] or None, allowed=error.allowed, hint=said[2] or None) from None
+    if role is Role.Api:
+        allow_descriptors()
     # `python -m` then finds these rooms before anything else of their names.
     os.chdir(root)
     os.execve(sys.executable, [sys.executable, "-m", *module], environment)  # noqa: S606 - no shell is wanted
