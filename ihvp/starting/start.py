@@ -65,19 +65,18 @@ def _ready(role: Role, tell: Line) -> tuple[Path, list[str], dict[str, str]]:
     if role is not Role.Webhooks:
         check_data_dir(settings.data_dir.absolute())
         check_room(settings, tell)
+    given = {"data_dir": str(settings.data_dir.absolute()), "secrets_dir": str(settings.secrets_dir.absolute())}
     alive = alive_file(settings, role)
-    begin(alive)
+    if role is not Role.Api:  # which is asked
+        begin(alive)
+        given["alive_file"] = str(alive)
     await_store(settings, tell)
     if role is Role.Worker:
         check_device(settings)
     module = _module(role, settings)
-    begin(alive)  # its patience counts from now
-    environment = child_environment(
-        data_dir=str(settings.data_dir.absolute()),
-        secrets_dir=str(settings.secrets_dir.absolute()),
-        alive_file=str(alive),
-    )
-    return root, module, environment
+    if role is not Role.Api:
+        begin(alive)  # its patience counts from now
+    return root, module, child_environment(**given)
 
 
 def _module(role: Role, settings: Settings) -> list[str]:

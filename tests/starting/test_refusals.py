@@ -12,12 +12,17 @@ from contextlib import closing
 
 import pytest
 import redis
+from pydantic import SecretStr
 
+from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.keys.key import KeySpec, Scope, Secret
 from ihvp.keys.redis_store import RedisKeyStore
+from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore, free_port
 from tests.chaos import full_disk
 from tests.starting.started import ROOT, Host, eventually
+from tests.store.samples import job_request, new_id
+from workers.broker import make_celery, waiting_tokens
 
 PARTS = ("api", "worker", "reconciler", "webhooks")
 # Root, but as in a container that has dropped all capabilities: permissions count.
@@ -50,6 +55,25 @@ class TestPassword:
         host.secret.unlink()
         host.secret.mkdir()
         assert "found a directory" in host.refused("start", "worker")
+
+    @needs_capabilities
+    def test_one_of_another_user(self, host: Host) -> None:
+        host.secret.chmod(0o400)
+        os.chown(host.secret, 10002, 10002)
+        line = host.refused("start", "webhooks", before=CONFINED)
+        assert "IHVP_STORE_PASSWORD: its file among the secrets cannot be read: Permission denied" in line
+
+    def test_one_with_signs_that_an_address_cannot_hold(self, host: Host, own_server: EmbeddedStore) -> None:
+        word = "p@s/s w:%25#?"
+        with redis.Redis.from_url(own_server.url) as server:
+            server.config_set("requirepass", word)
+        host.secret.write_text(word)
+        own = Settings(redis_url=f"redis://127.0.0.1:{own_server.port}/0", store_password=SecretStr(word))
+        with closing(RedisJobStore.from_settings(own)) as jobs:
+            jobs.create(new_id(), job_request())
+        host.start("reconciler", redis_url=f"redis://127.0.0.1:{own_server.port}/0", namespace="ihvp")
+        eventually(lambda: waiting_tokens(make_celery(own), own.queue_name) == 1)
+        assert word not in host.log("reconciler").read_text()
 
     def test_a_wrong_one(self, host: Host) -> None:
         host.secret.write_text("wrong-word")
