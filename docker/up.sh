@@ -12,7 +12,11 @@ trap 'rm -f "$said" "$status"' EXIT
 } | tee "$said"
 test "$(cat "$status")" = 0 && exit
 
-advise() { echo "up: $1" >&2; }
+# The engine's own line, and what to do about it.
+advise() {
+    echo "up: $1" >&2
+    exit 1
+}
 
 if grep -qE 'port is already allocated|address already in use' "$said"; then
     advise "another program has the port. Choose a free one in .env, such as IHVP_PUBLISH=127.0.0.1:8001, and run this again."
@@ -27,7 +31,9 @@ docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.
         case "$state $code $health" in
         'created '* | 'exited 0 '* | 'running '*' healthy' | 'running 0 ') continue ;;
         esac
-        words=$(docker compose "$@" logs --no-log-prefix --no-color "$service" 2>&1 < /dev/null)
-        echo "$words" | grep -E ' fault ' || echo "$words" | tail -n 3
+        # Some versions of Compose begin each line as if it were to be drawn anew.
+        words=$(docker compose "$@" logs --no-log-prefix --no-color "$service" 2>&1 < /dev/null |
+            tr -d '\033' | sed 's/^\[2K//; /^ *$/d')
+        echo "$words" | grep -E ' fault ' || echo "$words" | uniq | tail -n 3
     done | sed 's/^/up: /' >&2
 exit 1

@@ -68,7 +68,7 @@ def test_what_comes_up_is_not_commented_on(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_engine_refuses_is_told_with_its_remedy(said: str, line: str, tmp_path: Path) -> None:
-    done = up(tmp_path, f"{said}\n", 1, [*UP[:3], "api created 0 "])
+    done = up(tmp_path, f"{said}\n", 1, [*UP[:3], "webhooks running 0 starting", "api created 0 "], logs="{}\n")
     assert (done.returncode, done.stdout) == (1, f"{said}\n")
     assert done.stderr.count("\n") == 1
     assert line in done.stderr
@@ -81,7 +81,8 @@ def test_a_part_that_refused_to_start_has_the_last_word(tmp_path: Path) -> None:
         'service "prepare" didn\'t complete successfully: exit 2\n',
         1,
         ["prepare exited 2 ", "api created 0 "],
-        logs=f"{refusal}\n",
+        # As seen: drawn anew, and again with each restart.
+        logs=f"\n\033[2K{refusal}\n" * 3,
     )
     assert (done.returncode, done.stderr) == (1, f"up: {refusal}\n")
 
