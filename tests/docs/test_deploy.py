@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 from typer.main import get_command
 
 from ihvp.cli.main import app
@@ -156,3 +157,16 @@ def test_the_engines_lines_are_those_that_up_sh_knows(rows: list[str]) -> None:
     patterns = re.findall(r"grep -qE '([^']+)'", script)
     for pattern in patterns:
         assert any(re.search(pattern, row) for row in rows), pattern
+
+
+def test_files_that_an_operator_adds_go_with_the_compose_file() -> None:
+    added = [
+        yaml.safe_load(block.replace("!override ", "")) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    ]
+    assert len(added) == 2
+    for name, service in [pair for block in added for pair in block["services"].items()]:
+        base = service.get("extends", {"file": "docker-compose.yml", "service": name})
+        assert base["file"] == "docker-compose.yml"
+        assert base["service"] in SERVICES
+    (dockerfile,) = re.findall(r"```dockerfile\n(.*?)```", TEXT, re.DOTALL)
+    assert f"FROM {SERVICES['worker']['image']}\n" in dockerfile
