@@ -168,6 +168,17 @@ class Settings(BaseSettings):
         15.0, description="Longest time that a submission's references may take to be found and pinned."
     )
     source_fetch_s: Seconds = Field(3600.0, description="Longest time that a worker fetches one file.")
+    load_s: Seconds = Field(
+        900.0, description="Longest time that a worker loads a model and its data, once their files are there."
+    )
+    load_memory: Bytes | None = Field(
+        None,
+        description="Bytes of memory that loading may take, mapped files not counted. Left out: nine tenths of what "
+        "is free when it begins.",
+    )
+    load_network: bool = Field(
+        False, description="Whether code of plug-ins and libraries may open connections while a model is loaded."
+    )
     max_source_bytes: Bytes = Field(8 * GIB, description="Largest file that a reference may name.")
     source_cache_bytes: Bytes = Field(
         20 * GIB, description="Bound on the referenced files that workers keep on the disk, the oldest out first."

@@ -20,6 +20,7 @@ from ihvp.settings import Settings, let_waiting_threads_sleep
 from ihvp.starting.alive import Pulse
 from ihvp.tracing import Tracing, start_tracing
 from workers.deafness import ParentWatch, Turns
+from workers.load_limits import LoadWatch
 from workers.shared_number import SharedNumber
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class WorkerChild:
         turns: Told when it waits for a message and when not.
         parent: Says whether messages can come.
         wake_sender: Has a sender of webhooks look at the outbox.
+        loads: Told what is loaded, for the parent to see.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class WorkerChild:
         turns: Turns,
         parent: ParentWatch,
         wake_sender: Callable[[], None],
+        loads: LoadWatch,
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -67,6 +70,7 @@ class WorkerChild:
         self._turns = turns
         self._parent = parent
         self._wake_sender = wake_sender
+        self._loads = loads
         self._shutting_down = shutting_down
         self._store = RedisJobStore.from_settings(settings)
         self._executor: Executor | None = None
@@ -150,6 +154,7 @@ class WorkerChild:
             rates,
             self._tally,
             self._tracing,
+            self._loads,
         )
 
     def _try_reclaim(self) -> bool:

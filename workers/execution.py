@@ -16,6 +16,8 @@ from ihvp.settings import Settings
 from ihvp.tracing import Tracing
 from workers.ending import EndingWriter
 from workers.lease import Lease
+from workers.load_limits import LoadWatch
+from workers.loading import Loading
 from workers.member import Member
 from workers.problem_cache import ProblemCache
 from workers.progress import ProgressReporter, ProgressWriter
@@ -52,6 +54,7 @@ class Executor:
         rates: Where the cost of each solve is told, if anywhere.
         tally: Where what the worker does is counted.
         tracing: Makes spans of it, if anybody traces.
+        loads: Where the worker's parent sees what is loaded, if one is there to hold limits.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Executor:
         rates: RateRecorder | None = None,
         tally: Tally | None = None,
         tracing: Tracing | None = None,
+        loads: LoadWatch | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -76,7 +80,9 @@ class Executor:
         self.tally = tally or Tally()
         self.told_webhooks = False
         """Whether jobs of the last block have webhooks, which now may have deliveries to be sent."""
-        self._resources = Resources(settings, store, blobs, models, factors, rates, self.tally)
+        self._resources = Resources(
+            settings, store, blobs, models, factors, Loading(settings, loads), rates, self.tally
+        )
 
     def run_next(self) -> Sequence[str]:
         """Claims the best waiting job, with those that can be solved along, and executes them; or does nothing.

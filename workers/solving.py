@@ -28,6 +28,7 @@ from workers.ending import Ending
 from workers.factor_store import BlobFactors
 from workers.faults import is_out_of_memory, out_of_memory, unforeseen
 from workers.finishing import Finisher, Solved
+from workers.loading import Loading
 from workers.member import Member, end_together
 from workers.memory import MemoryBudget, free_bytes
 from workers.problem_cache import ProblemCache
@@ -70,6 +71,7 @@ class Resources:
         factors: Factors that workers keep for each other, if they do.
         rates: Where the cost of each solve is told, if anywhere.
         tally: Where what the worker does is counted.
+        loading: Runs loads within their limits.
     """
 
     settings: Settings
@@ -77,6 +79,7 @@ class Resources:
     blobs: BlobStore
     models: ProblemCache[LoadedModel]
     factors: FactorIndex | None
+    loading: Loading
     rates: RateRecorder | None = None
     tally: Tally = field(default_factory=Tally)
 
@@ -101,6 +104,7 @@ class SolveRun:
         self._factors = resources.factors
         self._rates = resources.rates
         self._tally = resources.tally
+        self._loading = resources.loading
         self._members = members
         self._progress = progress
         self._request = members[0].job.request
@@ -138,15 +142,21 @@ class SolveRun:
                 None if self._factors is None else BlobFactors(self._blobs, self._factors, pinned.digest, self._tally)
             )
             began = time.perf_counter()
-            model = load_model(
-                Files(self._blobs, self._sources, pinned.spec.sources),
-                pinned.spec,
-                memory_budget=self._budget.bytes,
-                factor_store=kept,
-                device=self._settings.device,
-                allow_exports=self._settings.allow_exports,
-                scratch=Scratch(
-                    self._settings.scratch_dir, self._settings.max_unpacked_bytes, self._settings.keep_free_bytes
+            files = Files(self._blobs, self._sources, pinned.spec.sources)
+            files.fetch()
+            model = self._loading.run(
+                [(member.job.id, member.job.attempt) for member in self._members if member.ending is None],
+                lambda room: load_model(
+                    files,
+                    pinned.spec,
+                    memory_budget=self._budget.bytes,
+                    factor_store=kept,
+                    device=self._settings.device,
+                    allow_exports=self._settings.allow_exports,
+                    scratch=Scratch(
+                        self._settings.scratch_dir, self._settings.max_unpacked_bytes, self._settings.keep_free_bytes
+                    ),
+                    room=room,
                 ),
             )
             self._tally.observe("model_load_seconds", value=time.perf_counter() - began)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,8 @@ from ihvp.settings import Settings
 from workers.broker import CANARY, SOLVE_TASK, publish_token, waiting_tokens, wake_sender
 from workers.child import WorkerChild
 from workers.deafness import DEAF_STATUS, ConsumerWatch, ParentWatch, Turns
+from workers.load_limits import LOOK_S as LOAD_LOOK_S
+from workers.load_limits import LoadOverseer, LoadWatch
 from workers.logs import configure_logs
 from workers.overseer import LOOK_S, Overseer
 from workers.process import die_with_parent
@@ -53,6 +56,7 @@ class Worker:
         self._shutdown = ShutdownFlag()
         self._taking = SharedNumber()
         self._ticks = SharedNumber()
+        self._loads = LoadWatch()
         self._turns = Turns(SharedNumber())
         self._child: WorkerChild | None = None
         self.owner = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
@@ -83,14 +87,15 @@ class Worker:
         # (its exit was seen to go unheard once it had run a task); by itself it looks every 5 s.
         sender.hub.call_repeatedly(_LOOK_AFTER_CHILD_S, sender.pool.maintain_pool)
         store = RedisJobStore.from_settings(self._settings.with_patience(_PARENT_TIMEOUT_S))
-        overseer = Overseer(
-            store,
-            self.owner,
-            self._settings.stop_grace_s,
-            self._taking,
-            lambda: sender.pool.info["processes"],
-        )
+
+        def children() -> Collection[int]:
+            pids: Collection[int] = sender.pool.info["processes"]
+            return pids
+
+        overseer = Overseer(store, self.owner, self._settings.stop_grace_s, self._taking, children)
         sender.hub.call_repeatedly(min(LOOK_S, self._settings.stop_grace_s), overseer.look)
+        loads = LoadOverseer(store, self._loads, self._taking, children)
+        sender.hub.call_repeatedly(LOAD_LOOK_S, loads.look)
         consumer = ConsumerWatch(
             self._turns,
             lambda: waiting_tokens(self._app, self._settings.queue_name),
@@ -138,6 +143,7 @@ class Worker:
             self._turns,
             parent,
             self._wake_sender,
+            self._loads,
         )
         self._child.start()
 

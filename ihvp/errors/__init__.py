@@ -97,6 +97,9 @@
     ├── ServiceUnreachable             service_unreachable
     ├── WorkerLost                     worker_lost
     ├── ModelQuarantined               model_quarantined
+    ├── ModelLoadTimeout               model_load_timeout
+    ├── ModelTooLarge                  model_too_large
+    ├── NetworkClosed                  network_closed
     ├── OutOfMemory                    out_of_memory
     ├── StaleAttempt                   stale_attempt
     └── SetupError                     setup_error

@@ -20,8 +20,11 @@ __all__ = [
     "JobNotFound",
     "KeyNotFound",
     "MethodNotAllowed",
+    "ModelLoadTimeout",
     "ModelNotFound",
     "ModelQuarantined",
+    "ModelTooLarge",
+    "NetworkClosed",
     "NoInfluence",
     "NoResult",
     "NotAcceptable",
@@ -285,6 +288,24 @@ class ModelQuarantined(IhvpError):
     """The method has killed worker after worker on this model."""
 
     code = "model_quarantined"
+
+
+class ModelLoadTimeout(IhvpError):
+    """The model and its data were not loaded in the time that loading has."""
+
+    code = "model_load_timeout"
+
+
+class ModelTooLarge(IhvpError):
+    """The model and its data need more memory than loading may take."""
+
+    code = "model_too_large"
+
+
+class NetworkClosed(IhvpError):
+    """Loading the model needed the network, which is closed to it."""
+
+    code = "network_closed"
 
 
 class OutOfMemory(IhvpError):

@@ -26,6 +26,7 @@ class WebServer:
         cut: Bytes after which it drops the line, once for each number in the list.
         hung: Paths that are never answered.
         stalled: Paths whose line goes silent after so many bytes.
+        slow: Seconds before the bytes of a path are sent.
         requests: ``path range`` of each request, as they came.
     """
 
@@ -39,6 +40,7 @@ class WebServer:
     cut: list[int] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)
     stalled: dict[str, int] = field(default_factory=dict)
+    slow: dict[str, float] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -69,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append(f"{path} {asked}".strip())
         if path in state.hung:
             state.over.wait(30)
+        if self.command == "GET":
+            state.over.wait(state.slow.get(path, 0))
         if path in state.redirects:
             self._answer(302, {"Location": state.redirects[path]})
         elif path in state.statuses:

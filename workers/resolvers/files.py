@@ -65,6 +65,15 @@ class Files:
         """The URIs of a pinned folder's files by their names in it; empty where it is no folder."""
         return {} if source in self._pins else pinned_folder(source, self._pins)
 
+    def fetch(self) -> None:
+        """Brings all files of the spec here, so that nothing is asked of the network any more.
+
+        Raises:
+            IhvpError: One cannot be fetched; see ``SourceCache.get``.
+        """
+        for source in self._pins:
+            self.local_path(source)
+
     def fetched(self) -> dict[str, SourcePin]:
         """The pins of the files that were asked for, with the digests of their bytes."""
         return {uri: self._pins[uri].model_copy(update={"sha256": file.sha256}) for uri, file in self._held.items()}

@@ -112,6 +112,7 @@ def load_model(
     device: str = "cpu",
     allow_exports: bool = False,
     scratch: Scratch | None = None,
+    room: int | None = None,
 ) -> LoadedModel:
     """Loads what a spec refers to.
 
@@ -123,18 +124,20 @@ def load_model(
         device: Where to solve: see ``Settings.device``. The data stay in main memory, and go there in chunks.
         allow_exports: Whether the model may be an exported program.
         scratch: Where data that are packed in their file are unpacked to; the folder of temporary files by default.
+        room: Bytes of memory that it may take: weights that need more are refused before they are read.
 
     Raises:
         SetupError: There is no such device.
         InvalidInput: Architecture, weights, parameters, data or loss do not fit together; the codes are
             those that the API gives.
         BlobNotFound: A blob is gone.
+        ModelTooLarge: The weights alone need more memory than there may be.
     """
     dtype = DTYPES[spec.dtype]
     place = solving_device(device)
     if spec.exported is not None:
         require_exports(allow_exports)
-    trained = trained_module(files, spec, dtype)
+    trained = trained_module(files, spec, dtype, room)
     module = trained.module.to(place)
     layout = freeze_others(module, spec.parameters.include)
     points = PointFiles(files, scratch or Scratch())

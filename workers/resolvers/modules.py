@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ihvp.errors import WeightsMismatch
+from ihvp.errors import ModelTooLarge, WeightsMismatch
 from ihvp.models.architectures import TRANSFORMERS, ArchitectureConfig, TransformerLmConfig, parse_architecture
 from ihvp.models.huggingface import HuggingFaceModel, Task, loss_of, read_config
 from ihvp.models.losses import LossSpec
@@ -85,16 +86,25 @@ class TrainedModule:
             answer_with_logits(self.module, self.inputs.model.task, main_input=self.inputs.main, flat=flat)
 
 
-def trained_module(files: FileAccess, spec: ModelSpec, dtype: torch.dtype) -> TrainedModule:
+def trained_module(files: FileAccess, spec: ModelSpec, dtype: torch.dtype, room: int | None = None) -> TrainedModule:
     """What a spec names.
+
+    Args:
+        files: Where its files are.
+        spec: It.
+        dtype: Of the parameters.
+        room: Bytes of memory that they may take.
 
     Raises:
         InvalidInput: Architecture and weights cannot be used, or do not fit together.
         BlobNotFound: A blob is gone.
+        ModelTooLarge: They need more.
     """
     if spec.exported is not None:
         return TrainedModule(load_export(files, spec.exported, dtype))
     config, weights = _config_and_weights(files, spec)
+    if room is not None:
+        _check_room(weights, dtype, room)
     if config is not None:
         return _pretrained(files, spec, config, weights, dtype)
     architecture = spec.stated_architecture()
@@ -109,6 +119,18 @@ def trained_module(files: FileAccess, spec: ModelSpec, dtype: torch.dtype) -> Tr
         module = build_built_in(built_in)
     load_weights(module, weights, dtype)
     return TrainedModule(module, built_in)
+
+
+def _check_room(weights: Mapping[str, Tensor], dtype: torch.dtype, room: int) -> None:
+    """By the headers alone: the tensors are mapped, and not read yet."""
+    needed = sum(t.numel() * (dtype.itemsize if t.is_floating_point() else t.itemsize) for t in weights.values())
+    if needed > room:
+        raise ModelTooLarge(
+            "The weights need more memory than loading a model may take.",
+            given=f"at least {needed} bytes in {str(dtype).removeprefix('torch.')}",
+            allowed=f"{room} bytes",
+            hint="Use workers with more memory, or fewer of them on a machine; an operator sets IHVP_LOAD_MEMORY.",
+        )
 
 
 def _config_and_weights(files: FileAccess, spec: ModelSpec) -> tuple[HuggingFaceModel | None, dict[str, Tensor]]:
