@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
 
 from app.dot_products import FlatRows, RowPart, dot_products
-from app.held_blobs import held_blobs
+from app.held_blobs import HeldBlobs, held_blobs
 from app.looking import look
 from app.model_inspection import inspect_model
 from app.referenced_files import ReferencedFiles
@@ -22,18 +24,70 @@ from ihvp.sources.sources import Sources
 from ihvp.wire import ProjectionView
 
 if TYPE_CHECKING:
+    from app.results import StoredResult
     from app.services import Services
     from app.stored_tensors import StoredTensor
     from ihvp.jobs.submission import ResolvedModel
     from ihvp.models.spec import LayoutEntry
 
-__all__ = ["project_result"]
+__all__ = ["Projection", "open_projection"]
 
 PLACE: Final = "projection"
 
 
-async def project_result(services: Services, job_id: str, reference: str) -> ProjectionView:
-    """The dot products ``[k, m]`` of a job's solutions with the rows of a blob.
+@dataclass(frozen=True)
+class Projection:
+    """A result and the rows that it is to be multiplied with, none of them read yet."""
+
+    result: StoredResult
+    model: ResolvedModel
+    rows: TensorName
+    held: HeldBlobs
+
+    @property
+    def etag(self) -> str:
+        """Results and blobs never change, and so the products of two do not."""
+        of = hashlib.sha256(f"{self.result.digest} {self.rows}".encode()).hexdigest()
+        return f'"{of}-projection"'
+
+    async def view(self, services: Services) -> ProjectionView:
+        """The products; see ``open_projection``.
+
+        Raises:
+            InvalidTensor: The blob is neither npy nor safetensors, or holds no floating-point numbers.
+            ProjectionMismatch: Its rows have not as many numbers as the solutions, or the products are too many.
+        """
+        left = _whole(self.result.file.tensors[X_TENSOR])
+        right = await self._right(services, left.width)
+        most = services.settings.max_inline_elements
+        if left.count * right.count > most:
+            raise ProjectionMismatch(
+                "There are too many dot products for one answer.",
+                given=f"{left.count} solutions times {right.count} rows",
+                allowed=f"{most} products",
+                hint="Send fewer rows at a time.",
+            )
+        dots = await anyio.to_thread.run_sync(dot_products, left, right, limiter=services.projectors)
+        return ProjectionView(
+            dots=dots,
+            shape=[left.count, right.count],
+            projection=str(self.rows),
+            job_id=self.result.job_id,
+            digest=self.result.digest,
+        )
+
+    async def _right(self, services: Services, width: int) -> FlatRows:
+        files = ReferencedFiles(self.held, Sources.to_look(services.settings))
+        source = self.rows.source
+        tensors = await anyio.to_thread.run_sync(partial(find_tensors, files, source, place=PLACE))
+        if self.rows.name is None and len(tensors) > 1 and PLACE not in tensors:
+            return _joined(tensors, await _layout(services, self.model))
+        found = partial(find_tensor, files, str(self.rows), place=PLACE, name=PLACE)
+        return _one(await anyio.to_thread.run_sync(found), width)
+
+
+async def open_projection(services: Services, job_id: str, reference: str) -> Projection:
+    """The dot products ``[k, m]`` of a job's solutions with the rows of a blob, still to be made.
 
     Args:
         services: Of the request's tenant.
@@ -45,8 +99,6 @@ async def project_result(services: Services, job_id: str, reference: str) -> Pro
         IhvpError: As ``finished_job``.
         InvalidReference: It is no reference to a blob.
         UnknownBlob: The caller has no such blob.
-        InvalidTensor: It is neither npy nor safetensors, or holds no floating-point numbers.
-        ProjectionMismatch: Its rows have not as many numbers as the solutions, or the products are too many.
     """
     wanted = TensorName.parse(reference)
     if wanted.digest is None:
@@ -55,26 +107,7 @@ async def project_result(services: Services, job_id: str, reference: str) -> Pro
         )
     job = (await finished_job(services, job_id)).job
     result = await open_result(services, job_id)
-    left = _whole(result.file.tensors[X_TENSOR])
-    files = ReferencedFiles(await held_blobs(services, [wanted.digest]), Sources.to_look(services.settings))
-    tensors = await anyio.to_thread.run_sync(partial(find_tensors, files, wanted.digest, place=PLACE))
-    if wanted.name is None and len(tensors) > 1 and PLACE not in tensors:
-        right = _joined(tensors, await _layout(services, job.request.model))
-    else:
-        found = partial(find_tensor, files, reference, place=PLACE, name=PLACE)
-        right = _one(await anyio.to_thread.run_sync(found), left.width)
-    most = services.settings.max_inline_elements
-    if left.count * right.count > most:
-        raise ProjectionMismatch(
-            "There are too many dot products for one answer.",
-            given=f"{left.count} solutions times {right.count} rows",
-            allowed=f"{most} products",
-            hint="Send fewer rows at a time.",
-        )
-    dots = await anyio.to_thread.run_sync(dot_products, left, right, limiter=services.projectors)
-    return ProjectionView(
-        dots=dots, shape=[left.count, right.count], projection=str(wanted), job_id=job_id, digest=result.digest
-    )
+    return Projection(result, job.request.model, wanted, await held_blobs(services, [wanted.digest]))
 
 
 async def _layout(services: Services, model: ResolvedModel) -> list[LayoutEntry]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.answers import CONTENT_RANGE, ETAG, VARY, documented, json_answer
@@ -15,7 +17,7 @@ from app.examples import INFLUENCE, RESULT
 from app.influence import read_influence
 from app.negotiation import choose
 from app.problems import ANYWHERE, problems
-from app.projection import project_result
+from app.projection import open_projection
 from app.results import JSON, NPY, SAFETENSORS, open_result
 from app.routes.blobs import RANGE_PARAMETERS
 from ihvp import errors as e
@@ -28,6 +30,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 FORMATS: Final = {"json": JSON, "safetensors": SAFETENSORS, "npy": NPY}
 BINARY: Final = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (SAFETENSORS, NPY)}
 HEADERS: Final = {**ETAG, **VARY}
+CACHED: Final = {"Vary": "Accept", "Cache-Control": "private, no-cache"}
 
 
 @router.get(
@@ -80,15 +83,22 @@ async def result(
     """`application/json` has x inline up to a limit; safetensors carries the rest in its metadata; npy is x alone."""
     if projection is not None:
         choose(FORMATS[wanted] if wanted else request.headers.get("accept"), [JSON])
-        return json_answer(await project_result(services, job_id, projection))
+        products = await open_projection(services, job_id, projection)
+        return await _unless_known(request, products.etag, lambda: products.view(services))
     kind = FORMATS[wanted] if wanted else choose(request.headers.get("accept"), [JSON, SAFETENSORS, NPY])
     found = await open_result(services, job_id)
-    etag, headers = found.etag(kind), {"Vary": "Accept", "Cache-Control": "private, no-cache"}
+    etag = found.etag(kind)
     if kind != JSON:
-        return serve_bytes(request, found.bytes_as(kind), etag=etag, media_type=kind, headers=headers)
+        return serve_bytes(request, found.bytes_as(kind), etag=etag, media_type=kind, headers=CACHED)
+    return await _unless_known(request, etag, lambda: found.view(services.settings.max_inline_elements))
+
+
+async def _unless_known(request: Request, etag: str, view: Callable[[], Awaitable[BaseModel]]) -> Any:
+    """What the caller has already is not made again."""
+    headers = {"ETag": etag, **CACHED}
     if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers={"ETag": etag, **headers})
-    return json_answer(await found.view(services.settings.max_inline_elements), headers={"ETag": etag, **headers})
+        return Response(status_code=304, headers=headers)
+    return json_answer(await view(), headers=headers)
 
 
 @router.get(

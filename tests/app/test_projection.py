@@ -119,6 +119,23 @@ def test_the_answer_is_json_and_nothing_else(service: Service, job: str) -> None
     problem(service.http.get(path), 406, "not_acceptable")
 
 
+def test_what_a_caller_has_already_is_not_sent_again(service: Service, job: str) -> None:
+    rows, others = service.put(npy(np.ones(3))), service.put(npy(np.ones((2, 3))))
+    first = get(service, job, rows)
+    etag = first.headers["ETag"]
+    assert not etag.startswith("W/")
+    assert (first.headers["Vary"], first.headers["Cache-Control"]) == ("Accept", "private, no-cache")
+    again = get(service, job, rows, **{"If-None-Match": f'"other", {etag}'})
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)
+    # Other rows, another result and the result itself are other representations.
+    another = service.finished(X + 1, rhs={"inline": [[1.0, 2.0, 3.0]] * 2})["id"]
+    whole = service.http.get(f"/v1/jobs/{job}/result").headers["ETag"]
+    tags = [etag, get(service, job, others).headers["ETag"], get(service, another, rows).headers["ETag"], whole]
+    assert len(set(tags)) == 4
+    # It is not told to those who may not ask.
+    problem(get(service, job, "sha256:" + "0" * 64, **{"If-None-Match": etag}), 422, "unknown_blob")
+
+
 def test_memory_does_not_grow_with_the_rows() -> None:
     """40 rows of a million numbers, 320 MB as float64 were they all held; read 8 MB at a time."""
     width, count = 1_000_000, 40
