@@ -58,6 +58,6 @@ def _no_dataset(how: str) -> InvalidTensor:
         "The folder holds no rows that are read here.",
         given=how,
         allowed="what datasets.Dataset.save_to_disk writes (state.json and data-*.arrow), or Parquet files",
-        hint="Save one split with dataset.save_to_disk(folder), after dataset.flatten_indices() where rows were "
-        "selected or shuffled.",
+        hint="Name the folder of one split; save one with dataset.save_to_disk(folder), after "
+        "dataset.flatten_indices() where rows were selected or shuffled.",
     )
