@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ihvp.cli.options import Json, Url, connect, read_document
+from ihvp.cli.options import (
+    Architecture,
+    Config,
+    Dtype,
+    Inputs,
+    Json,
+    Loss,
+    Targets,
+    Url,
+    connect,
+    read_document,
+    spec_fields,
+)
+from ihvp.errors import InvalidInput
+from ihvp.sources.uri import is_reference
 
 if TYPE_CHECKING:
     from ihvp.client.inspection import Inspection
@@ -20,8 +34,18 @@ CHECK_TIMEOUT_S = 120.0
 def inspect(
     reference: Annotated[
         str,
-        typer.Argument(metavar="REF", help="name@version or name; or a JSON file with a spec, - for standard input."),
+        typer.Argument(
+            metavar="REF",
+            help="name@version or name; weights by URI, digest or file; or a JSON file with a spec, - for standard "
+            "input.",
+        ),
     ],
+    architecture: Architecture = None,
+    config: Config = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
+    loss: Loss = None,
+    dtype: Dtype = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Whether a worker looks at the loss of 8 training points.")
     ] = True,
@@ -31,14 +55,26 @@ def inspect(
 ) -> None:
     """Show a model's parameters, sizes, layout and loss, check that it is trained, and predict each method's cost.
 
-    Nothing is registered; files that a spec names are uploaded.
+    Nothing is registered; files that a spec names are uploaded. Weights alone need --inputs and --targets, and, where
+    they are neither a folder in Hugging Face layout nor an export, --architecture and --loss.
 
     Example: [cyan]ihvp inspect digits-mlp@1[/cyan]
     """
+    weights = reference if _names_weights(reference) else None
+    fields = spec_fields(
+        weights=weights,
+        architecture=architecture,
+        config=config,
+        inputs=inputs,
+        targets=targets,
+        loss=loss,
+        dtype=dtype,
+    )
+    model = _model(reference, fields)
     from ihvp.cli.tables import print_json
 
     with connect(url) as client:
-        found = client.inspect(_model(reference), check=check, timeout=timeout)
+        found = client.inspect(model, check=check, timeout=timeout)
     if as_json:
         print_json(found.as_dict())
         return
@@ -47,9 +83,29 @@ def inspect(
     show(*_details(found), *prediction_details(found.prediction))
 
 
-def _model(reference: str) -> str | dict[str, Any]:
-    named = reference != "-" and not reference.endswith(".json") and not Path(reference).is_file()
-    return reference if named else read_document(reference)
+def _names_weights(reference: str) -> bool:
+    return is_reference(reference) or Path(reference).suffix in {".safetensors", ".pt2"}
+
+
+def _model(reference: str, fields: dict[str, Any]) -> str | dict[str, Any]:
+    """What is inspected: a registered model by its name, or a spec."""
+    if "weights" in fields:
+        if "data" not in fields:
+            raise InvalidInput(
+                "Weights alone are no model: which data it was trained on has to be said too.",
+                given=reference[:200],
+                hint="Add --inputs and --targets; or inspect a registered model, or a spec in a JSON file.",
+            )
+        return fields
+    if reference == "-" or reference.endswith(".json") or Path(reference).is_file():
+        return read_document(reference) | fields
+    if fields:
+        raise InvalidInput(
+            "A registered model has its architecture, data and loss already.",
+            given=f"{reference[:200]} and {', '.join(sorted(fields))}",
+            hint="Leave the options out, or name weights by a URI, a digest or a file.",
+        )
+    return reference
 
 
 def _details(found: Inspection) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,12 +18,13 @@ from ihvp.cli.options import (
     Url,
     connect,
     damping_of,
+    file_or_reference,
     pairs,
     read_document,
+    rows_of,
     value_of,
 )
 from ihvp.errors import InvalidInput
-from ihvp.sources.uri import is_reference
 
 if TYPE_CHECKING:
     from ihvp.client import Client
@@ -42,6 +42,12 @@ def submit(
     gradient_of: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="INPUTS TARGETS", help="Instead: b is the loss gradient at each of these points."),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows", metavar="ROWS", help="Of these only: 3,7 or 10:20, counted from 0, or a file with the numbers."
+        ),
     ] = None,
     method: Annotated[str | None, typer.Option(help=METHODS, show_default="cg")] = None,
     damping: Annotated[
@@ -85,7 +91,7 @@ def submit(
     """
     given: dict[str, Any] = {
         "model": model,
-        "rhs": _rhs(rhs, gradient_of),
+        "rhs": _rhs(rhs, gradient_of, rows),
         "method": method,
         "hessian_perturbation": damping_of(damping),
         "curvature": curvature,
@@ -175,12 +181,15 @@ def jobs(
         show(job_table(found))
 
 
-def _rhs(file: str | None, gradient_of: tuple[str, str] | None) -> Any:
+def _rhs(file: str | None, gradient_of: tuple[str, str] | None, rows: str | None) -> Any:
+    if rows is not None and gradient_of is None:
+        raise InvalidInput("--rows says which points of --gradient-of are meant.", hint="Give both.")
     if file is not None and gradient_of is not None:
         raise InvalidInput("Give --rhs or --gradient-of, not both.")
     if gradient_of is not None:
-        inputs, targets = (part if is_reference(part) else Path(part) for part in gradient_of)
-        return {"gradient_of": {"inputs": inputs, "targets": targets}}
+        inputs, targets = map(file_or_reference, gradient_of)
+        index = rows_of(rows, "--rows")
+        return {"gradient_of": {"inputs": inputs, "targets": targets} | ({} if index is None else {"index": index})}
     return file
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ihvp.cli.options import Json, Url, connect, read_document, value_of
-from ihvp.errors import InvalidInput
-from ihvp.sources.uri import is_reference
+from ihvp.cli.options import (
+    Architecture,
+    Config,
+    Dtype,
+    Inputs,
+    Json,
+    Loss,
+    Targets,
+    Url,
+    connect,
+    read_document,
+    spec_fields,
+)
 
 __all__ = ["add_to"]
 
@@ -58,15 +67,13 @@ def show_model(
 def register(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     spec: Annotated[str | None, typer.Option(help="JSON file with the whole spec; - is standard input.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="linear, mlp, cnn, transformer-lm, transformers or a plug-in.")
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="The architecture's config as JSON.")] = None,
+    architecture: Architecture = None,
+    config: Config = None,
     weights: Annotated[str | None, typer.Option(help="safetensors file, .pt2 program, digest or URI.")] = None,
-    inputs: Annotated[str | None, typer.Option(help="Training inputs: npy file, digest or URI.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Training targets: npy file, digest or URI.")] = None,
-    loss: Annotated[str | None, typer.Option(help="cross_entropy, mse or bce_with_logits.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
+    loss: Loss = None,
+    dtype: Dtype = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -78,13 +85,15 @@ def register(
     """
     from ihvp.cli.tables import print_json
 
-    fields: dict[str, Any] = {"loss": loss, "dtype": dtype, "weights": _file_or_digest(weights)}
-    if architecture is not None:
-        fields["architecture"] = {"type": architecture, "config": value_of(config or "{}")}
-    if (inputs is None) != (targets is None):
-        raise InvalidInput("Give both --inputs and --targets, or neither.")
-    if inputs is not None:
-        fields["data"] = {"inputs": _file_or_digest(inputs), "targets": _file_or_digest(targets)}
+    fields = spec_fields(
+        weights=weights,
+        architecture=architecture,
+        config=config,
+        inputs=inputs,
+        targets=targets,
+        loss=loss,
+        dtype=dtype,
+    )
     with connect(url) as client:
         model = client.register_model(name, None if spec is None else read_document(spec), **fields)
     if as_json:
@@ -147,10 +156,6 @@ def methods(
         show(method_table(found))
     else:
         show(*method_details(found[0]))
-
-
-def _file_or_digest(text: str | None) -> str | Path | None:
-    return text if text is None or is_reference(text) else Path(text)
 
 
 def add_to(app: typer.Typer) -> None:

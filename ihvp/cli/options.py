@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ihvp.errors import InvalidInput
+from ihvp.sources.uri import is_reference
 
 if TYPE_CHECKING:
     from ihvp.client import Client
@@ -17,17 +18,26 @@ if TYPE_CHECKING:
 __all__ = [
     "CURVATURES",
     "METHODS",
+    "Architecture",
+    "Config",
     "DataDir",
+    "Dtype",
+    "Inputs",
     "JobArgument",
     "Json",
+    "Loss",
     "Strict",
+    "Targets",
     "Timeout",
     "Url",
     "connect",
     "damping_of",
+    "file_or_reference",
     "pairs",
     "read_document",
+    "rows_of",
     "settings_for",
+    "spec_fields",
     "value_of",
 ]
 
@@ -45,6 +55,15 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder of the service, unless IHVP_REDIS_URL is set.", show_default="ihvp-data"),
 ]
+Architecture = Annotated[str | None, typer.Option(help="linear, mlp, cnn, transformer-lm, transformers or a plug-in.")]
+Config = Annotated[str | None, typer.Option(help="The architecture's config as JSON.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(help="Training inputs: file, digest or URI; NAME=… for each of several by the names of arguments."),
+]
+Targets = Annotated[str | None, typer.Option(help="Training targets: npy file, digest or URI.")]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse or bce_with_logits.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 
@@ -113,6 +132,76 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
             raise InvalidInput(f"{option} takes name=value.", given=pair, hint=f"For example {option} run=42.")
         found[name] = value
     return found
+
+
+def _inputs(given: list[str]) -> str | Path | dict[str, str | Path]:
+    """One file or reference, or several by name."""
+    parts = [text.partition("=") for text in given]
+    named = all(mark and name.isidentifier() for name, mark, _ in parts)
+    if named and not (len(given) == 1 and Path(given[0]).is_file()):
+        return {name: file_or_reference(value) for name, _, value in parts}
+    if len(given) > 1:
+        raise InvalidInput(
+            "Several --inputs go by the names of the model's arguments.",
+            given=", ".join(given)[:200],
+            hint="For example --inputs input_ids=tokens.npy --inputs attention_mask=mask.npy.",
+        )
+    return file_or_reference(given[0])
+
+
+def rows_of(given: str | None, option: str) -> list[int] | str | None:
+    """Rows as ``3,7,10:20`` names them, the end of a range left out; or the reference or file that holds them.
+
+    Raises:
+        InvalidInput: They are written otherwise.
+    """
+    if given is None or is_reference(given) or Path(given).is_file():
+        return given
+    rows: list[int] = []
+    for part in given.split(","):
+        start, colon, end = part.strip().partition(":")
+        if not start.isdecimal() or (colon and not end.isdecimal()):
+            raise InvalidInput(
+                f"{option} takes row numbers, counted from 0, or a file that holds them.",
+                given=given[:200],
+                allowed="3,7 or 10:20 (20 left out), an npy or safetensors file, a digest or a URI",
+            )
+        rows += range(int(start), int(end)) if colon else [int(start)]
+    return rows
+
+
+def file_or_reference(value: str) -> str | Path:
+    """A reference as it is; anything else is a file to upload."""
+    return value if is_reference(value) else Path(value)
+
+
+def spec_fields(
+    *,
+    weights: str | None,
+    architecture: str | None,
+    config: str | None,
+    inputs: list[str] | None,
+    targets: str | None,
+    loss: str | None,
+    dtype: str | None,
+) -> dict[str, Any]:
+    """The fields of a model's spec that were given as options.
+
+    Raises:
+        InvalidInput: Inputs were given without targets, or a config without an architecture.
+    """
+    if bool(inputs) != (targets is not None):
+        raise InvalidInput("Give both --inputs and --targets, or neither.")
+    if architecture is None and config is not None:
+        raise InvalidInput("--config is that of an architecture.", hint="Give --architecture too.")
+    fields: dict[str, Any] = {"loss": loss, "dtype": dtype}
+    if weights is not None:
+        fields["weights"] = file_or_reference(weights)
+    if architecture is not None:
+        fields["architecture"] = {"type": architecture, "config": value_of(config or "{}")}
+    if inputs and targets is not None:
+        fields["data"] = {"inputs": _inputs(inputs), "targets": file_or_reference(targets)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def read_document(source: str) -> dict[str, Any]:

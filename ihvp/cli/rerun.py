@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ihvp.cli.exit_codes import ExitCode
-from ihvp.cli.options import JobArgument, Json, Timeout, Url, connect
+from ihvp.cli.options import Json, Timeout, Url, connect
 
 if TYPE_CHECKING:
     from ihvp.client.rerun import Rerun
@@ -16,7 +17,7 @@ __all__ = ["add_to"]
 
 
 def rerun(
-    job_id: JobArgument,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or a file with its result.")],
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Relative difference of x up to which both runs agree.")
     ] = 1e-3,
@@ -27,7 +28,8 @@ def rerun(
 ) -> None:
     """Run a job again exactly as it was, and compare certificates and x.
 
-    Model, data, right-hand sides, method, options and seed are those that its record has pinned.
+    Model, data, right-hand sides, method, options and seed are those that its record has pinned; where a file is
+    named (ihvp result JOB -o x.safetensors, or --json), those that are written there.
 
     Example: [cyan]ihvp rerun job_01KAT5ZXQ6V5M9W3E8H2R7N4CD[/cyan]
     """
@@ -35,7 +37,7 @@ def rerun(
     from ihvp.client.progress import ProgressBar
 
     with connect(url) as client, ProgressBar() as bar:
-        both = client.rerun(job_id, timeout, bar.show)
+        both = client.rerun(Path(job) if _is_file(job) else job, timeout, bar.show)
     agrees = both.agrees(tolerance)
     if as_json:
         print_json({**both.as_dict(), "tolerance": tolerance, "agrees": agrees})
@@ -46,6 +48,10 @@ def rerun(
         typer.echo("\n".join(_verdict(both, tolerance)))
     if strict and not agrees:
         raise typer.Exit(ExitCode.NotConverged)
+
+
+def _is_file(job: str) -> bool:
+    return Path(job).suffix in {".json", ".safetensors"} or Path(job).is_file()
 
 
 def _verdict(both: Rerun, tolerance: float) -> list[str]:

@@ -21,7 +21,10 @@ __all__ = ["add_to"]
 def result(
     job_id: JobArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write x to this .npy or .safetensors file.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write x to this .npy file, or with all that is said of it to a .safetensors file."
+        ),
     ] = None,
     influence: Annotated[bool, typer.Option("--influence", help="Show the training points that matter.")] = False,
     projection: Annotated[
@@ -57,10 +60,13 @@ def result(
 
 
 def _save(solved: SolveResult, path: Path) -> None:
+    from ihvp.client.saved_result import save_result
     from ihvp.client.uploads import tensor_bytes
-    from ihvp.results import X_TENSOR
 
-    path.write_bytes(tensor_bytes(solved.x if path.suffix == ".npy" else {X_TENSOR: solved.x}))
+    if path.suffix == ".npy":
+        path.write_bytes(tensor_bytes(solved.x))
+    else:
+        save_result(solved, path)
 
 
 def _show(solved: SolveResult, path: Path | None, *, as_json: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
@@ -20,6 +22,7 @@ from ihvp.client.rerun import Rerun, compare
 from ihvp.client.result import SolveResult
 from ihvp.client.result_calls import ResultCalls, job_path
 from ihvp.client.resumable import Progress, send_blob
+from ihvp.client.saved_result import read_saved, submission_of
 from ihvp.client.uploads import BlobSource, Upload
 from ihvp.client.webhooks import Webhooks
 from ihvp.errors import JobNotFinished, NoResult, ResultExpired, WaitTimeout
@@ -353,31 +356,38 @@ class Client(ModelCalls, ResultCalls):
 
     def rerun(
         self,
-        job_id: str,
+        job: str | PathLike[str],
         timeout: float | None = None,
         on_progress: Callable[[JobView], None] | None = None,
     ) -> Rerun:
         """Runs a job again exactly as it was resolved, waits for it, and holds both results side by side.
 
         Args:
-            job_id: The job.
+            job: The job's id; or a file with its result, whose provenance then takes the place of its record.
             timeout: As for ``wait``.
             on_progress: As for ``wait``.
 
         Raises:
             JobNotFound: No job has this id, or it was removed.
             UnknownBlob: Weights, data or right-hand sides are gone.
+            InvalidInput: The file holds no result, or one that does not say what it was made of.
             JobFailed: The second run ended without a result.
             WaitTimeout: It has not ended in time.
         """
-        try:
-            first, reason = self.result(job_id), None
-        except (JobNotFinished, NoResult, ResultExpired) as error:
-            first, reason = None, error.message  # it can be run again all the same
-        answer = self._link.send("POST", f"{job_path(job_id)}/rerun", headers={IDEMPOTENCY_KEY: str(uuid4())})
-        job = self.wait(JobView.model_validate_json(answer.content).id, timeout, on_progress)
-        raise_unless_succeeded(job)
-        return compare(first, self.result(job.id), reason)
+        if isinstance(job, PathLike):
+            saved = read_saved(Path(job))
+            first, reason = saved.result, "the file is without x"
+            again = self.submit(**submission_of(saved.provenance))
+        else:
+            try:
+                first, reason = self.result(job), ""
+            except (JobNotFinished, NoResult, ResultExpired) as error:
+                first, reason = None, error.message  # it can be run again all the same
+            answer = self._link.send("POST", f"{job_path(job)}/rerun", headers={IDEMPOTENCY_KEY: str(uuid4())})
+            again = JobView.model_validate_json(answer.content)
+        ended = self.wait(again.id, timeout, on_progress)
+        raise_unless_succeeded(ended)
+        return compare(first, self.result(ended.id), reason)
 
     def delete(self, job_id: str) -> None:
         """Removes a finished job and its result.

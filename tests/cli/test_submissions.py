@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.cli.main import app
-from ihvp.cli.options import CURVATURES, METHODS, damping_of
-from ihvp.errors import InvalidOption
+from ihvp.cli.options import CURVATURES, METHODS, damping_of, rows_of, spec_fields
+from ihvp.errors import InvalidInput, InvalidOption
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.methods import Curvature, InversionMethod
 from ihvp.settings import Settings
@@ -54,6 +55,34 @@ def test_lambda_is_a_number_a_word_or_a_mapping_in_order() -> None:
     assert by_pattern == {"*": 0.01, "2.*": 0.1, "a=b": 3.0}
     assert isinstance(by_pattern, dict)
     assert list(by_pattern) == ["*", "2.*", "a=b"]
+
+
+def test_rows_are_numbers_ranges_or_a_file(tmp_path: Path) -> None:
+    assert rows_of(None, "--rows") is None
+    assert rows_of("3,7", "--rows") == [3, 7]
+    assert rows_of("7, 2:5,7", "--rows") == [7, 2, 3, 4, 7]
+    (tmp_path / "rows.npy").touch()
+    for file in (str(tmp_path / "rows.npy"), "sha256:" + "0" * 64, "s3://bucket/rows.npy"):
+        assert rows_of(file, "--rows") == file
+    for wrong in ("three", "-1", "1:", ":3", "1:2:3", "", "missing.npy"):
+        with pytest.raises(InvalidInput, match="--rows takes row numbers"):
+            rows_of(wrong, "--rows")
+
+
+def test_inputs_are_one_or_several_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a=b.npy").touch()
+    rest = dict.fromkeys(("weights", "architecture", "config", "loss", "dtype")) | {"targets": "y.npy"}
+
+    def inputs(*given: str) -> Any:
+        return spec_fields(inputs=list(given), **rest)["data"]["inputs"]
+
+    assert inputs("x.npy") == Path("x.npy")
+    assert inputs("a=b.npy") == Path("a=b.npy")
+    assert inputs("https://host/x.npy?a=b") == "https://host/x.npy?a=b"
+    assert inputs("ids=x.npy", "mask=s3://b/m.npy#m") == {"ids": Path("x.npy"), "mask": "s3://b/m.npy#m"}
+    with pytest.raises(InvalidInput, match="by the names"):
+        inputs("x.npy", "m.npy")
 
 
 def test_a_submission_and_its_prediction(service: Service, ihvp: Ihvp, tmp_path: Path) -> None:

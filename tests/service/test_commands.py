@@ -115,3 +115,24 @@ def test_models_methods_and_blobs(ihvp: Ihvp, oracle: Oracle, client: Client, tm
     (tmp_path / "file").write_bytes(b"some bytes")
     (line,) = ihvp("blobs", "put", "file").stdout.splitlines()
     assert line == f"{client.put_blob(b'some bytes')}  file"
+
+
+def test_gradients_at_some_rows_of_a_file(ihvp: Ihvp, oracle: Oracle, tmp_path: Path) -> None:
+    np.save(tmp_path / "test-x.npy", oracle.test_inputs)
+    np.save(tmp_path / "test-y.npy", oracle.test_targets)
+    np.save(tmp_path / "rows.npy", np.array([3, 0]))
+    job = ["submit", "-m", "oracle-mlp", "--gradient-of", "test-x.npy", "test-y.npy", "--lambda", "0.5", "--wait"]
+    expected = oracle.solve(oracle.test_gradients[[3, 0]], 0.5)
+    for rows in ("3,0", "rows.npy"):
+        done = ihvp(*job, "--method", "direct", "--rows", rows, "--json")
+        assert done.returncode == 0, done.stderr
+        found = ihvp("result", json.loads(done.stdout)["id"], "--json")
+        np.testing.assert_allclose(np.array(json.loads(found.stdout)["x"]), expected, rtol=1e-8)
+    for given, said in (
+        ([*job, "--rows", "9"], "invalid_index"),
+        ([*job, "--rows", "x"], "--rows takes row numbers"),
+        (["submit", "-m", "oracle-mlp", "--rhs", "test-x.npy", "--rows", "1"], "of --gradient-of"),
+    ):
+        refused = ihvp(*given)
+        assert refused.returncode == 2, refused.stderr
+        assert said in refused.stderr

@@ -16,6 +16,8 @@ from examples.running_service import RunningService
 from ihvp import Client
 from ihvp.methods import InversionMethod
 from ihvp.settings import child_environment
+from tests.pretrained.models import train_and_save
+from tests.sources.problem import Regression
 
 if TYPE_CHECKING:
     from tests.service.conftest import Oracle
@@ -63,3 +65,46 @@ def test_the_command_shows_a_model_and_a_spec_in_a_file_alike(
     assert "ekfac" in shown.stdout
     missing = ihvp(service, "inspect", "nobody")
     assert (missing.returncode, missing.stdout) == (3, "")
+
+
+def test_weights_where_they_are(service: RunningService, tmp_path: Path) -> None:
+    """By URI or by file, with the data and what the weights do not say themselves."""
+    regression = Regression.make()
+    for name, content in regression.files.items():
+        (tmp_path / name).write_bytes(content)
+    weights, data = ((tmp_path / name).as_uri() for name in ("weights.safetensors", "data.safetensors"))
+    config = json.dumps({"in_features": 3, "out_features": 1, "bias": False})
+    of = ["--inputs", f"{data}#x", "--targets", f"{data}#y", "--loss", "mse", "--dtype", "float64"]
+    linear = ["--architecture", "linear", "--config", config]
+    for reference in (weights, str(tmp_path / "weights.safetensors")):
+        done = ihvp(service, "inspect", reference, *of, *linear, "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["num_params"], told["num_points"], told["dtype"]) == (3, 30, "float64")
+        assert told["loss_check"]["mean_loss"] < told["loss_check"]["uninformed_loss"]
+
+    for given, said in (
+        ([weights], "Add --inputs and --targets"),
+        ([weights, *of], "does not say what module it belongs to"),
+        ([weights, "--inputs", data], "both --inputs and --targets"),
+        ([weights, *of[:4], *linear], "does not say its loss"),
+        (["oracle-mlp", *linear], "has its architecture, data and loss already"),
+        ([weights, *of, "--config", config], "Give --architecture too"),
+        (["hf://org/repo@main", *of], "named with a commit"),
+    ):
+        refused = ihvp(service, "inspect", *given)
+        assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+        assert said in refused.stderr
+
+
+def test_a_folder_in_hugging_face_layout_says_all_but_its_data(service: RunningService, tmp_path: Path) -> None:
+    saved = train_and_save("distilbert", tmp_path)
+    spec = saved.spec()
+    inputs = [part for name, uri in spec["data"]["inputs"].items() for part in ("--inputs", f"{name}={uri}")]
+    data = [*inputs, "--targets", spec["data"]["targets"], "--dtype", "float64"]
+    done = ihvp(service, "inspect", spec["weights"], *data, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["architecture"] == "folder"
+    assert told["num_points"] == len(saved.labels)
+    assert told["loss_check"]["points"] == 8
