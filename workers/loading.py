@@ -43,17 +43,20 @@ class Loading:
         if settings.source_buckets:
             _start_fsspec()
 
-    def run(self, jobs: Sequence[tuple[str, int]], load: Callable[[int], ResultT]) -> ResultT:
+    def run(self, jobs: Sequence[tuple[str, int]], load: Callable[[int | None], ResultT]) -> ResultT:
         """Loads something for these jobs.
 
         Args:
             jobs: Ids and attempts: the parent ends them where a limit is passed, and this process with them.
-            load: Given the bytes that it may take. It must not reach store or broker, nor anything else by network.
+            load: Given the bytes that it may take, None where nobody knows. It must not reach store or broker, nor
+                anything else by network.
 
         Raises:
             NetworkClosed: It has failed for want of a connection.
         """
-        room = self._settings.load_memory or int(_SHARE * free_bytes(torch.device("cpu")))
+        room = self._settings.load_memory
+        if room is None and (free := free_bytes(torch.device("cpu"))):
+            room = int(_SHARE * free)
         watched = nullcontext() if self._watch is None else self._watch.during(jobs, self._settings.load_s, room)
         with watched:
             return load(room) if self._settings.load_network else run_closed(lambda: load(room))

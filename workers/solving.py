@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ihvp.blobs.store import BlobStore
-from ihvp.errors import IhvpError
+from ihvp.errors import IhvpError, ModelTooLarge
 from ihvp.factors.index import FactorIndex
 from ihvp.jobs.store import JobStore
 from ihvp.jobs.submission import JobRequest
@@ -144,9 +144,9 @@ class SolveRun:
             began = time.perf_counter()
             files = Files(self._blobs, self._sources, pinned.spec.sources)
             files.fetch()
-            model = self._loading.run(
-                [(member.job.id, member.job.attempt) for member in self._members if member.ending is None],
-                lambda room: load_model(
+
+            def with_room(room: int | None) -> LoadedModel:
+                return load_model(
                     files,
                     pinned.spec,
                     memory_budget=self._budget.bytes,
@@ -157,8 +157,9 @@ class SolveRun:
                         self._settings.scratch_dir, self._settings.max_unpacked_bytes, self._settings.keep_free_bytes
                     ),
                     room=room,
-                ),
-            )
+                )
+
+            model = self._within_limits(with_room)
             self._tally.observe("model_load_seconds", value=time.perf_counter() - began)
             return model
 
@@ -171,6 +172,17 @@ class SolveRun:
             self._loaded, warm = self._models.get(pinned.digest, load)
             self._tally.add("model_cache_requests", "hit" if warm else "miss")
         return self._loaded
+
+    def _within_limits(self, load: Callable[[int | None], LoadedModel]) -> LoadedModel:
+        """Loads; with the memory of what is kept warm too, where only that is wanting by the weights' headers."""
+        jobs = [(member.job.id, member.job.attempt) for member in self._members if member.ending is None]
+        try:
+            return self._loading.run(jobs, load)
+        except ModelTooLarge:
+            if self._settings.load_memory is not None or not len(self._models):
+                raise
+        self._clear()
+        return self._loading.run(jobs, load)
 
     def _clear(self) -> None:
         """Lets go of all models: whatever is kept warm may be what filled the memory."""

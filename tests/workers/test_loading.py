@@ -20,10 +20,12 @@ from ihvp.errors import NetworkClosed
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, ResolvedRhs
+from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 from tests.sources.web_server import WebServer, running_web_server
-from tests.workers.problems import job_request, put_tensors, softmax_regression
+from tests.workers.bench import Bench
+from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
 from tests.workers.running import RunningWorker, Service, eventually
 from workers.closed_network import can_be_closed, run_closed
 
@@ -225,6 +227,7 @@ def test_the_thread_in_which_buckets_are_read_is_not_started_by_a_load() -> None
     """A process of its own: others may have started that thread before."""
     program = """
 import socket
+from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
 from workers.loading import Loading
 
@@ -238,3 +241,31 @@ Loading(Settings(source_buckets=("s3://models",))).run([], lambda room: open_one
 open_one()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+class TestFreeMemory:
+    """What the machine has free is told by a stand-in: no test fills a machine."""
+
+    def test_warm_models_make_room_where_only_they_are_in_the_way(
+        self, bench: Bench, spec: ModelSpec, digits: Example, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ones = put_tensors(bench.blobs, b=torch.ones(digits.num_params))
+        rhs = ResolvedRhs(blob=ones, shape=[digits.num_params])
+        assert bench.run(job_request(spec, digits.num_params, rhs)).error is None
+        models = bench.executor._resources.models
+        monkeypatch.setattr("workers.loading.free_bytes", lambda _: 10**9 if len(models) == 0 else 1000)
+        other = spec.model_copy(update={"data": spec.data.model_copy(update={"index": [0, 1, 2]})})
+        job = bench.run(job_request(other, digits.num_params, rhs))
+        assert job.error is None
+        assert len(models) == 1
+        monkeypatch.setattr("workers.loading.free_bytes", lambda _: 1000)
+        third = spec.model_copy(update={"data": spec.data.model_copy(update={"index": [3]})})
+        told = failed(bench.run(job_request(third, digits.num_params, rhs)), "model_too_large")
+        assert "900 bytes" in told
+
+    def test_where_the_platform_does_not_say_there_is_no_limit(
+        self, bench: Bench, spec: ModelSpec, digits: Example, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("workers.loading.free_bytes", lambda _: 0)
+        rhs = ResolvedRhs(blob=put_tensors(bench.blobs, b=torch.ones(digits.num_params)), shape=[digits.num_params])
+        assert bench.run(job_request(spec, digits.num_params, rhs)).error is None
