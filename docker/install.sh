@@ -1,0 +1,25 @@
+#!/bin/bash
+# install.sh EXTRAS [INDEX OF TORCH]: makes /opt/ihvp while an image is built; runs in /srv/ihvp, tools in /tmp/build.
+set -euo pipefail
+extras="$1"
+index="${2:-}"
+
+python -m venv --without-pip /opt/ihvp
+pip=(python -m pip --python /opt/ihvp/bin/python --disable-pip-version-check)
+# The index of torch's builds holds old versions of other packages too: torch alone is taken from it.
+if [ -n "$index" ]; then
+    "${pip[@]}" install -q --no-deps --constraint constraints.txt --index-url "$index" torch
+fi
+# Editable: of ihvp itself a path alone is installed, /srv/ihvp, where the rooms come to lie.
+"${pip[@]}" install -q --constraint constraints.txt --editable ".[$extras]"
+"${pip[@]}" check
+
+python /tmp/build/leave_out.py /opt/ihvp
+python /tmp/build/leave_out.py /usr/local
+# Libraries that auditwheel has renamed, torch's and pyarrow's come stripped or do not bear it.
+find /opt/ihvp -name '*.so' -not -path '*.libs/*' -not -path '*/torch/*' -not -path '*/pyarrow/*' \
+    -exec strip --strip-unneeded {} +
+
+# Of what is there now: neither pip nor setuptools is, whatever asked for them.
+/tmp/build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+    --output-file /tmp/build/sbom.cdx.json /opt/ihvp/bin/python

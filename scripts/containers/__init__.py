@@ -1,0 +1,1 @@
+"""Builds ihvp's images and starts them without Docker's engine: buildah and podman under ``.bench/containers``."""
