@@ -21,7 +21,7 @@ __all__ = ["PYTHON_IMAGE", "VALKEY_IMAGE", "base_images"]
 PYTHON_IMAGE: Final = "docker.io/library/python:3.11-slim"
 VALKEY_IMAGE: Final = "docker.io/valkey/valkey:8.1"
 # Raised when stand-ins are to be made anew.
-_EDITION: Final = "1"
+_EDITION: Final = "2"
 _PULL_S: Final = 120.0
 _MIRROR: Final = "http://deb.debian.org/debian"
 _SECURITY: Final = "http://deb.debian.org/debian-security"
@@ -156,7 +156,9 @@ def _debian(engine: Engine, kind: str) -> Path:
 def _commit(engine: Engine, name: str, tree: Path, options: list[str]) -> None:
     container = engine.answer("buildah", "from", "scratch").strip()
     try:
-        engine.run("buildah", "add", "--quiet", container, tree, "/")
+        # Not `buildah add`, which gives every file to root.
+        engine.run("cp", "-a", f"{tree}/.", engine.answer("buildah", "mount", container).strip())
+        engine.run("buildah", "umount", container)
         label = ["--label", f"ihvp.stand-in={_EDITION}"]
         engine.run("buildah", "config", *label, *options, container)
         engine.run("buildah", "commit", "--quiet", "--format", "docker", container, name)
