@@ -49,6 +49,16 @@ def test_the_parts_are_those_of_ihvp_up_and_a_store() -> None:
     }  # fmt: skip
 
 
+@each({name for name, service in SERVICES.items() if "build" in service})
+def test_what_is_built_is_there_to_be_built(name: str) -> None:
+    build = SERVICES[name]["build"]
+    assert build["context"] == "."
+    text = (ROOT / build["dockerfile"]).read_text(encoding="utf-8")
+    assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    if "target" in build:
+        assert build["target"] in re.findall(r"^FROM .+ AS (\S+)$", text, re.MULTILINE | re.IGNORECASE)
+
+
 def test_each_of_our_images_is_built_once_and_is_of_this_version() -> None:
     built = [service["image"] for service in SERVICES.values() if "build" in service]
     assert len(set(built)) == len(built)
