@@ -32,14 +32,14 @@ ARG IHVP_EXTRAS=
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     bash /tmp/build/install.sh "worker,transformers,data,s3${IHVP_EXTRAS}" "${TORCH_INDEX_URL}"
-RUN python -m compileall -q -x /torch/testing/_internal/ /opt/ihvp /usr/local/lib/python3.11
+RUN python -m compileall -q -x /py312_intrinsics /opt/ihvp /usr/local/lib/python3.11
 
 FROM builder AS environment-cuda
 ARG IHVP_EXTRAS=
 ARG CUDA_TORCH_INDEX_URL=https://download.pytorch.org/whl/cu128
 RUN --mount=type=cache,target=/root/.cache/pip \
     bash /tmp/build/install.sh "worker,transformers,data,s3${IHVP_EXTRAS}" "${CUDA_TORCH_INDEX_URL}"
-RUN python -m compileall -q -x /torch/testing/_internal/ /opt/ihvp /usr/local/lib/python3.11
+RUN python -m compileall -q -x /py312_intrinsics /opt/ihvp /usr/local/lib/python3.11
 
 # The rooms, compiled: the root file system is read-only, so nothing could be later.
 FROM ${BASE_IMAGE} AS rooms

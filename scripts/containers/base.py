@@ -133,6 +133,8 @@ def _debian(engine: Engine, kind: str) -> Path:
         for folder in _SLIM:
             shutil.rmtree(first / folder, ignore_errors=True)
             (first / folder).mkdir(parents=True)
+        for of_this_machine in ("etc/resolv.conf", "etc/hostname"):
+            (first / of_this_machine).unlink(missing_ok=True)
         (first / "etc/apt/sources.list").write_text(
             f"deb {_MIRROR} bookworm main\n"
             f"deb {_MIRROR} bookworm-updates main\n"
