@@ -1,8 +1,19 @@
 #!/bin/bash
 # install.sh EXTRAS [INDEX OF TORCH]: makes /opt/ihvp while an image is built; runs in /srv/ihvp, tools in /tmp/build.
 set -euo pipefail
-extras="$1"
 index="${2:-}"
+# pip only warns of an extra that is not there.
+extras="$(python - "$1" <<'END'
+import sys, tomllib
+from pathlib import Path
+
+wanted = [name.strip() for name in sys.argv[1].split(",") if name.strip()]
+known = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+if unknown := [name for name in wanted if name not in known]:
+    sys.exit(f"IHVP_EXTRAS: no extra {', '.join(unknown)} in pyproject.toml; there are {', '.join(known)}")
+print(",".join(wanted))
+END
+)"
 
 python -m venv --without-pip /opt/ihvp
 pip=(python -m pip --python /opt/ihvp/bin/python --disable-pip-version-check)

@@ -2,9 +2,9 @@
 #
 #   docker build -f docker/worker.Dockerfile --target cpu -t ihvp-worker:0.1.0-cpu .
 #
-# BASE_IMAGE pins what it stands on (…python:3.11-slim@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml, with a
-# comma before each: `,gcs` for gs:// references. TORCH_INDEX_URL and CUDA_TORCH_INDEX_URL say where the two builds of
-# torch come from; an empty one means the index of everything else.
+# BASE_IMAGE pins what it stands on (…python:3.11-slim@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
+# such as `gcs` for gs:// references. TORCH_INDEX_URL and CUDA_TORCH_INDEX_URL say where the two builds of torch come
+# from; an empty one means the index of everything else.
 #
 # An image with architectures, losses or methods of one's own needs no pip in it; the packages are put beside ours:
 #
@@ -31,14 +31,14 @@ FROM builder AS environment-cpu
 ARG IHVP_EXTRAS=
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    bash /tmp/build/install.sh "worker,transformers,data,s3${IHVP_EXTRAS}" "${TORCH_INDEX_URL}"
+    bash /tmp/build/install.sh "worker,transformers,data,s3,${IHVP_EXTRAS}" "${TORCH_INDEX_URL}"
 RUN python -m compileall -q -x /py312_intrinsics /opt/ihvp /usr/local/lib/python3.11
 
 FROM builder AS environment-cuda
 ARG IHVP_EXTRAS=
 ARG CUDA_TORCH_INDEX_URL=https://download.pytorch.org/whl/cu128
 RUN --mount=type=cache,target=/root/.cache/pip \
-    bash /tmp/build/install.sh "worker,transformers,data,s3${IHVP_EXTRAS}" "${CUDA_TORCH_INDEX_URL}"
+    bash /tmp/build/install.sh "worker,transformers,data,s3,${IHVP_EXTRAS}" "${CUDA_TORCH_INDEX_URL}"
 RUN python -m compileall -q -x /py312_intrinsics /opt/ihvp /usr/local/lib/python3.11
 
 # The rooms, compiled: the root file system is read-only, so nothing could be later.

@@ -70,7 +70,7 @@ def import_pyarrow() -> Any:
         raise InvalidTensor(
             "Parquet and Arrow files are read with pyarrow, which is not installed here.",
             allowed="npy, npz or safetensors",
-            hint="The operator installs it: pip install 'ihvp[data]', or in an image --build-arg IHVP_EXTRAS=,data.",
+            hint="The operator installs it: pip install 'ihvp[data]', or in an image --build-arg IHVP_EXTRAS=data.",
         ) from None
     return pyarrow
 
