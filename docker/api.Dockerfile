@@ -3,7 +3,7 @@
 #   docker build -f docker/api.Dockerfile -t ihvp-api:0.1.0 .
 #
 # BASE_IMAGE pins what it stands on (…python:3.11-slim@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
-# such as `data,gcs`: data reads Parquet and Arrow files that jobs and models name (105 MB), gcs gs:// references.
+# such as `data,gcs`: data reads Parquet and Arrow files that jobs and models name (110 MB), gcs gs:// references.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim
 
 # The environment: the packages of constraints.txt that these parts need, and the list of them.

@@ -31,6 +31,17 @@ python /tmp/build/leave_out.py /usr/local
 find /opt/ihvp -name '*.so' -not -path '*.libs/*' -not -path '*/torch/*' -not -path '*/pyarrow/*' \
     -exec strip --strip-unneeded {} +
 
+# Nothing that is used may miss what was left out.
+/opt/ihvp/bin/python - <<'END'
+import importlib
+from importlib.util import find_spec
+
+used = ("numpy", "safetensors.numpy", "s3fs", "gcsfs", "pyarrow.parquet", "pyarrow.ipc", "torch.func", "transformers", "peft")
+for name in used:
+    if find_spec(name.split(".")[0]):
+        importlib.import_module(name)
+END
+
 # Of what is there now: neither pip nor setuptools is, whatever asked for them.
 /tmp/build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
     --output-file /tmp/build/sbom.cdx.json /opt/ihvp/bin/python

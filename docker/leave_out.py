@@ -51,8 +51,6 @@ PACKAGES = {
     "pyarrow/libarrow_flight*": "a network protocol",
     "pyarrow/libarrow_python_flight*": "a network protocol",
     "pyarrow/_flight*": "a network protocol",
-    "pyarrow/libarrow_substrait*": "a query language",
-    "pyarrow/_substrait*": "a query language",
 }
 # botocore describes 400 services of AWS; s3fs speaks to one, and to those that lend it credentials.
 AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "signin"}
