@@ -2,9 +2,9 @@
 #
 #   docker build -f docker/api.Dockerfile -t ihvp-api:0.1.0 .
 #
-# BASE_IMAGE pins what it stands on (…python:3.11-slim@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
-# such as `data,gcs`: data reads Parquet and Arrow files that jobs and models name (110 MB), gcs gs:// references.
-ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+# BASE_IMAGE pins what it stands on (…python:3.11-slim-bookworm@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
+# such as `data,gcs`: data reads Parquet and Arrow files that jobs and models name (117 MB), gcs gs:// references.
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 # The environment: the packages of constraints.txt that these parts need, and the list of them.
 FROM ${BASE_IMAGE} AS environment
@@ -35,6 +35,7 @@ RUN python /tmp/build/warm_up.py app.main ihvp.cli ihvp.client ihvp.starting.sta
     python -m compileall -q app ihvp workers
 
 # What is left of Debian: no apt, no tools for accounts and disks, no Perl. dpkg knows what has gone, so scanners do.
+# The names are those of bookworm; of another release more would stay.
 FROM ${BASE_IMAGE} AS debian
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # /usr/local is Python, which comes back below without what is not needed.
@@ -43,7 +44,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends tini && \
     echo 'ihvp:x:10001:' >> /etc/group && echo 'ihvp:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd && \
     install -d -o 10001 -g 10001 -m 0750 /data /run/secrets && \
     dpkg --purge --force-depends --force-remove-essential adduser apt bsdutils debian-archive-keyring \
-        e2fsprogs gpgv libapt-pkg6.0 libdb5.3 libext2fs2 libgcrypt20 libgmp10 libgnutls30 libgpg-error0 \
+        e2fsprogs gpgv libapt-pkg6.0 libdb5.3 libext2fs2 libgcrypt20 libgnutls30 libgpg-error0 \
         libgssapi-krb5-2 libhogweed6 libidn2-0 libk5crypto3 libkrb5-3 libkrb5support0 liblz4-1 libnettle8 libnsl2 \
         libp11-kit0 libpam-modules libpam-modules-bin libpam-runtime libpam0g libsemanage-common libsemanage2 \
         libsepol2 libsmartcols1 libss2 libsystemd0 libtasn1-6 libtirpc-common libtirpc3 libunistring2 libxxhash0 \

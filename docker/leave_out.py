@@ -75,6 +75,7 @@ PYTHON = {
     "lib/python3*/turtle.py": "windows on a screen",
     "lib/python3*/lib2to3": "a converter of Python 2",
     "lib/python3*/pydoc_data": "documentation",
+    "lib/python3*/lib-dynload/nis*": "a directory of users, with libraries of its own",
     "lib/python3*/lib-dynload/_test*": "tests of Python",
     "lib/python3*/lib-dynload/_ctypes_test*": "tests of Python",
     "**/__pycache__": "compiled anew below, once, for what is left",

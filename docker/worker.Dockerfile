@@ -2,18 +2,18 @@
 #
 #   docker build -f docker/worker.Dockerfile --target cpu -t ihvp-worker:0.1.0-cpu .
 #
-# BASE_IMAGE pins what it stands on (…python:3.11-slim@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
+# BASE_IMAGE pins what it stands on (…python:3.11-slim-bookworm@sha256:…); IHVP_EXTRAS adds extras of pyproject.toml,
 # such as `gcs` for gs:// references. TORCH_INDEX_URL and CUDA_TORCH_INDEX_URL say where the two builds of torch come
 # from; an empty one means the index of everything else.
 #
 # An image with architectures, losses or methods of one's own needs no pip in it; the packages are put beside ours:
 #
-#   FROM docker.io/library/python:3.11-slim AS plugin
+#   FROM docker.io/library/python:3.11-slim-bookworm AS plugin
 #   COPY my-plugin /my-plugin
 #   RUN pip install --no-deps --target /packages /my-plugin
 #   FROM ihvp-worker:0.1.0-cpu
 #   COPY --from=plugin /packages /opt/ihvp/lib/python3.11/site-packages
-ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]

@@ -18,14 +18,14 @@ from scripts.containers.engine import Engine, prepared
 
 __all__ = ["PYTHON_IMAGE", "VALKEY_IMAGE", "base_images"]
 
-PYTHON_IMAGE: Final = "docker.io/library/python:3.11-slim"
+PYTHON_IMAGE: Final = "docker.io/library/python:3.11-slim-bookworm"
 VALKEY_IMAGE: Final = "docker.io/valkey/valkey:8.1"
 # Raised when stand-ins are to be made anew.
 _EDITION: Final = "2"
 _PULL_S: Final = 120.0
 _MIRROR: Final = "http://deb.debian.org/debian"
 _SECURITY: Final = "http://deb.debian.org/debian-security"
-# What python:3.11-slim has beside Debian's minimum, and the libraries that Python's own modules are linked to.
+# What python:3.11-slim-bookworm has beside Debian's minimum, and the libraries that Python's own modules are linked to.
 _PACKAGES: Final = (
     "ca-certificates", "netbase", "tzdata", "libssl3", "libsqlite3-0", "libffi8", "libbz2-1.0", "liblzma5",
     "libreadline8", "libncursesw6", "libuuid1", "zlib1g", "libexpat1", "libgdbm6", "libdb5.3", "libnsl2", "libtirpc3",

@@ -20,6 +20,11 @@ from scripts.containers.registry import pip_mounts
 __all__ = ["IMAGES", "BuiltImage", "Image", "build_images"]
 
 MB: Final = 10**6
+_LOOK: Final = (
+    r'for file in $(find /usr /opt -type f \( -name "*.so*" -o -perm -100 \) 2>/dev/null); do '
+    r'missing=$(ldd "$file" 2>/dev/null | grep "not found"); '
+    r'if [ -n "$missing" ]; then echo "$file:" $missing; fi; done'
+)
 _CPU_BUILDS: Final = "https://download.pytorch.org/whl/cpu"
 
 
@@ -91,8 +96,20 @@ def _built(engine: Engine, image: Image, arguments: list[str], mounts: list[str]
     engine.run(*build, *mounts, f"--target={image.packages}", ROOT)
     engine.run(*build, *([f"--target={image.target}"] if image.target else []), f"--tag={image.name}", ROOT)
     seconds = time.monotonic() - start
+    _check_libraries(engine, image)
     size = int(engine.answer("podman", "image", "inspect", "--format", "{{.Size}}", f"localhost/{image.name}"))
     return BuiltImage(image, size / MB, seconds)
+
+
+def _check_libraries(engine: Engine, image: Image) -> None:
+    """Whether all that is compiled finds the libraries that it is linked to, after so much was left out.
+
+    Raises:
+        CommandFailed: Something does not.
+    """
+    look = ["podman", "run", "--rm", "--network=none", "--entrypoint=bash", f"localhost/{image.name}", "-c", _LOOK]
+    if broken := engine.answer(*look, timeout_s=600).splitlines():
+        raise CommandFailed(f"{image.name} lacks libraries of {len(broken)} files: {'; '.join(broken[:5])}")
 
 
 def _arguments() -> dict[str, str]:
