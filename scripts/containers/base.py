@@ -25,7 +25,7 @@ _EDITION: Final = "2"
 _PULL_S: Final = 120.0
 _MIRROR: Final = "http://deb.debian.org/debian"
 _SECURITY: Final = "http://deb.debian.org/debian-security"
-# What python:3.11-slim-bookworm has beside Debian's minimum, and the libraries that Python's own modules are linked to.
+# What that image has beside Debian's minimum, and the libraries that Python's own modules are linked to.
 _PACKAGES: Final = (
     "ca-certificates", "netbase", "tzdata", "libssl3", "libsqlite3-0", "libffi8", "libbz2-1.0", "liblzma5",
     "libreadline8", "libncursesw6", "libuuid1", "zlib1g", "libexpat1", "libgdbm6", "libdb5.3", "libnsl2", "libtirpc3",
