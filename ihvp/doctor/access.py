@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Final
 
 from ihvp.doctor.finding import Finding
+from ihvp.doctor.surroundings import in_our_image
 from ihvp.errors import IhvpError
 from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
@@ -15,30 +16,31 @@ from ihvp.up.exclusive import is_loopback
 __all__ = ["look_at_access"]
 
 PATIENCE_S: Final = 3.0
-MEND: Final = "ihvp keys create NAME --scope admin"
+KEY: Final = "keys create NAME --scope admin"
 
 
 def look_at_access(settings: Settings, store_there: bool) -> Finding:
     """Whether only this machine reaches the API, or callers need a key.
 
-    Never a fault: the first key is made while it is so, and the API refuses to start by itself.
+    A fault where they would need none: the API does not start so, and in containers nothing else should either. The
+    first key is made in the store, which needs no API.
 
     Args:
         settings: Where the API listens or is published, and its store.
         store_there: Whether that store was reached.
     """
-    host = published_host(settings)
+    host, mend = published_host(settings), f"{'docker compose run --rm doctor' if in_our_image() else 'ihvp'} {KEY}"
     if is_loopback(host):
         return Finding.good("access", f"only this machine reaches {host}")
     if not store_there:
         return Finding.warning(
-            "access", f"others reach {host}; whether there is a key cannot be told without the store", MEND
+            "access", f"others reach {host}; whether there is a key cannot be told without the store", mend
         )
     try:
         with closing(RedisKeyStore.from_settings(settings.with_patience(PATIENCE_S))) as keys:
             guarded = keys.look("").guarded
     except IhvpError as error:
-        return Finding.warning("access", f"others reach {host}; whether there is a key is not known: {error}", MEND)
+        return Finding.warning("access", f"others reach {host}; whether there is a key is not known: {error}", mend)
     if guarded:
         return Finding.good("access", f"others reach {host}, and callers need a key")
-    return Finding.warning("access", f"others would reach {host} without a key, so the API does not start", MEND)
+    return Finding.fault("access", f"others would reach {host} without a key, so the API does not start", mend)

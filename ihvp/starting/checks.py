@@ -126,6 +126,6 @@ def check_keys(settings: Settings) -> None:
         "Other machines reach this address, and callers would need no key.",
         given=named,
         allowed="127.0.0.1, or any address once there is a key",
-        hint="Make one first: ihvp keys create NAME --scope admin (docker compose run --rm api keys create NAME "
+        hint="Make one first: ihvp keys create NAME --scope admin (docker compose run --rm doctor keys create NAME "
         "--scope admin). In a container, IHVP_PUBLISH says where its port is published.",
     )

@@ -181,7 +181,7 @@ class TestAccess:
     @pytest.mark.parametrize("publish", ["8000", "0.0.0.0:80", "[::]:80", "192.0.2.1:8000"])
     def test_others_with_and_without_a_key(self, valkey: Settings, publish: str) -> None:
         open_to_all = valkey.model_copy(update={"publish": publish})
-        says(look_at_access(open_to_all, True), Health.Warning, "does not start", "ihvp keys create")
+        says(look_at_access(open_to_all, True), Health.Fault, "does not start", "ihvp keys create")
         with closing(RedisKeyStore.from_settings(valkey)) as keys:
             drawn = Secret.draw()
             keys.create(

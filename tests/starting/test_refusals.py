@@ -214,7 +214,7 @@ class TestAccess:
     def test_no_key_where_others_reach_it(self, host: Host, settings: dict[str, str]) -> None:
         line = host.refused("start", "api", port=free_port(), **settings)
         assert "callers would need no key" in line
-        assert "docker compose run --rm api keys create" in line
+        assert "docker compose run --rm doctor keys create" in line
 
     @pytest.mark.parametrize("with_key", [False, True])
     def test_the_loopback_and_a_key_open_it(self, host: Host, with_key: bool) -> None:
