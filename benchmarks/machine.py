@@ -8,12 +8,13 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import CONTESTANTS
 
-__all__ = ["describe_machine", "usable_cores"]
+__all__ = ["describe_machine", "machine_line", "usable_cores"]
 
 VERSIONS_OF = ("torch", "numpy", "pydvl", "curvlinops-for-pytorch", "linear_operator")
 LIST_VERSIONS = (
@@ -44,6 +45,18 @@ def describe_machine() -> dict[str, Any]:
             for environment in dict.fromkeys(c.environment for c in CONTESTANTS if c.environment and not c.missing())
         },
     }
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """The machine in half a sentence, without the packages measured on it.
+
+    Args:
+        machine: See ``describe_machine``.
+    """
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
+        f"{machine['system']}, Python {machine['python']}"
+    )
 
 
 def _versions(environment: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.contestants import DENSE_BYTES
+from benchmarks.machine import machine_line
 from benchmarks.report_curves import coalescing_section, curve_sections, plot_section
 from benchmarks.results import FOLDER, best
 from benchmarks.rows import ROWS, TOLERANCES
@@ -242,8 +243,7 @@ def _machine(machine: dict[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in versions.items()) for versions in machine["peers"].values()
     )
     return (
-        f"{machine['date']}, commit {machine['commit']}: {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}, "
+        f"{machine['date']}, commit {machine['commit']}: {machine_line(machine)}, "
         f"torch {machine['torch']}. Peers: {peers or 'none installed'}."
     )
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.machine import machine_line
+
 __all__ = ["write_load_report"]
 
 Found = Mapping[str, Any]
 
 BARS: Final = {"poll": 0.7, "p50_ms": 10.0, "p99_ms": 50.0, "rss_mib": 120.0, "start_s": 1.5}
 PLOT: Final = "load.png"
-GIB: Final = 1024**3
 
 
 def write_load_report(found: Found, folder: Path) -> None:
@@ -54,10 +55,9 @@ def _head(found: Found) -> str:
     quick = "\nA quick run: its numbers say that the measurement works, nothing else.\n" if found["quick"] else ""
     return (
         "# Load\n\n"
-        f"Made by `make load` on {machine['date']}: {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / GIB:.0f} GiB, {machine['system']}, Python {machine['python']}, "
-        f"commit {machine['commit']}. wrk, the service with its store, worker and reconciler, and the floor share the "
-        "cores. wrk holds 16 connections.\n"
+        f"Made by `make load` on {machine['date']}: {machine_line(machine)}, commit {machine['commit']}. "
+        "wrk, the service with its store, worker and reconciler, and the floor share the cores. "
+        "wrk holds 16 connections.\n"
         f"{quick}"
     )
 
