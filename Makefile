@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXAMPLES := transformer lora mlflow_model bucket exported
 
-.PHONY: help setup check format test test-gpu chaos soak load demo examples run bench clean
+.PHONY: help setup check format test test-gpu chaos soak load containers demo examples run bench clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## make .venv with everything that demo, check and test need
 
@@ -41,6 +41,9 @@ soak: setup ## MINUTES=10 of steady traffic: memory and descriptors of each part
 
 load: setup ## submits, polls and streams a second beside a bare FastAPI on Redis (benchmarks/load/load.md); QUICK=1
 	@exec $(BIN)/python -m benchmarks.load $(if $(QUICK),--quick) $(if $(KEPT),--kept $(KEPT))
+
+containers: setup ## builds the images, starts the compose file, kills parts of it under load; a table (benchmarks/containers.md)
+	@exec $(BIN)/python -m pytest tests/containers tests/deployment -m "containers or not containers" -q -rs
 
 demo: setup ## the main job end to end: train, submit, certify, show influence (demo/influence.png)
 	@exec $(BIN)/python -m examples.demo

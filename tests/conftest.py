@@ -25,11 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Notes what `make test` leaves to `make chaos`."""
-    chaos = [item for item in items if item.get_closest_marker("chaos")]
-    if chaos:
-        line = f"{len(chaos)} tests marked chaos were not run: make chaos runs them, for minutes"
-        chaos[0].config.stash[NOT_RUN].add(line)
+    """Notes what `make test` leaves to `make chaos` and `make containers`."""
+    for mark in ("chaos", "containers"):
+        left = [item for item in items if item.get_closest_marker(mark)]
+        if left:
+            line = f"{len(left)} tests marked {mark} were not run: make {mark} runs them, for minutes"
+            left[0].config.stash[NOT_RUN].add(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

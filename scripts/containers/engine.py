@@ -148,6 +148,8 @@ default_ulimits = ["nofile=16384:16384", "nproc=8192:8192"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+# How long what is left of a command that ran in a container waits to be asked for its status; the default is 300 s.
+exit_command_delay = 5
 # The default, shared memory, is one for all of a machine's podmans.
 lock_type = "file"
 tmp_dir = "{folder}/tmp"

@@ -82,10 +82,16 @@ class Problem:
         damping = job.request.hessian_perturbation
         if "number" not in tags or name not in self.hessians or not isinstance(damping, float | int):
             return None
-        b = np.atleast_2d(self.b(name, int(tags["number"]), int(tags["rows"]) or None))
-        damped = self.hessians[name] + float(damping) * np.eye(self.p(name))
-        left = np.atleast_2d(x) @ damped - b
-        return np.asarray(np.linalg.norm(left, axis=1) / np.linalg.norm(b, axis=1))
+        return self.residual_of(name, self.b(name, int(tags["number"]), int(tags["rows"]) or None), float(damping), x)
+
+    def residual_of(
+        self, name: str, b: np.ndarray[Any, Any], damping: float, x: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, Any]:
+        """‖(H+λI)x−b‖/‖b‖ of each row with the dense Hessian."""
+        rows = np.atleast_2d(b)
+        damped = self.hessians[name] + damping * np.eye(self.p(name))
+        left = np.atleast_2d(x) @ damped - rows
+        return np.asarray(np.linalg.norm(left, axis=1) / np.linalg.norm(rows, axis=1))
 
     def _hessian(self, net: nn.Module) -> np.ndarray[Any, Any]:
         parameters = {name: value.detach() for name, value in net.named_parameters()}
