@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.answers import CONTENT_RANGE, ETAG, VARY, documented, json_answer
 from app.byte_ranges import serve_bytes
 from app.dependencies import JobId, ServicesDep
-from app.etags import matches
+from app.etags import matches, matches_any
 from app.examples import INFLUENCE, RESULT
 from app.influence import read_influence
 from app.negotiation import choose
@@ -93,12 +93,16 @@ async def result(
     return await _unless_known(request, etag, lambda: found.view(services.settings.max_inline_elements))
 
 
-async def _unless_known(request: Request, etag: str, view: Callable[[], Awaitable[BaseModel]]) -> Any:
+async def _unless_known(request: Request, etag: str, view: Callable[[], Awaitable[BaseModel]]) -> Response:
     """What the caller has already is not made again."""
     headers = {"ETag": etag, **CACHED}
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    return json_answer(await view(), headers=headers)
+    known = request.headers.get("if-none-match")
+    unchanged = Response(status_code=304, headers=headers)
+    if matches(known, etag) and not matches_any(known):
+        return unchanged
+    made = await view()
+    # Rows that do not fit show only now, and then there is no answer that anybody could have.
+    return unchanged if matches(known, etag) else json_answer(made, headers=headers)
 
 
 @router.get(

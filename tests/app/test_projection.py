@@ -136,6 +136,12 @@ def test_what_a_caller_has_already_is_not_sent_again(service: Service, job: str)
     problem(get(service, job, "sha256:" + "0" * 64, **{"If-None-Match": etag}), 422, "unknown_blob")
 
 
+def test_any_tag_matches_an_answer_and_nothing_where_there_is_none(service: Service, job: str) -> None:
+    anything = {"If-None-Match": "*"}
+    assert get(service, job, service.put(npy(np.ones(3))), **anything).status_code == 304
+    problem(get(service, job, service.put(npy(np.ones(2))), **anything), 422, "projection_mismatch")
+
+
 def test_memory_does_not_grow_with_the_rows() -> None:
     """40 rows of a million numbers, 320 MB as float64 were they all held; read 8 MB at a time."""
     width, count = 1_000_000, 40
