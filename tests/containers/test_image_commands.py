@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ class Tree:
             "IHVP_PUBLISH": f"127.0.0.1:{self.port}",
             "PYTHONPATH": str(self.folder),
             "WITNESS": str(self.folder / "witness"),
+            # A tmpfs in a container.
+            "TMPDIR": str(self.folder / "tmp"),
         }  # fmt: skip
 
     def words(self, *arguments: str) -> list[str]:
@@ -71,6 +73,12 @@ class Tree:
                 process.kill()
             process.wait()
 
+    def answers(self, path: str) -> bool:
+        """Whether the API says 200 there."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}").status_code == 200
+        return False
+
     def healthy(self, part: str) -> bool:
         """What the compose file's healthcheck asks."""
         asked = subprocess.run(
@@ -95,6 +103,7 @@ def tree(file: str, stage: str, folder: Path, settings: Settings) -> Tree:
                     "with open(_os.environ['WITNESS'], 'a') as _witness:\n    print(__file__, file=_witness)\n"
                 )
     settings.data_dir.mkdir(exist_ok=True)
+    (folder / "tmp").mkdir()
     return Tree(folder, settings, free_port(), dockerfile.command(stage), dockerfile.environment(stage))
 
 
@@ -111,9 +120,8 @@ def worker_tree(tmp_path: Path, valkey: Settings) -> Tree:
     return tree("worker", "cpu", tmp_path / "worker", valkey)
 
 
-def until(holds: object, process: subprocess.Popen[bytes], log: Path) -> None:
+def until(holds: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     """Waits until it holds; the process must live meanwhile."""
-    assert callable(holds)
     end = time.monotonic() + STARTS_IN_S
     while not holds():
         assert process.poll() is None, log.read_text()
@@ -130,13 +138,7 @@ def test_images_hold_what_their_parts_import_and_no_more(api_tree: Tree, worker_
 def test_the_apis_image_answers(api_tree: Tree) -> None:
     assert api_tree.command == ["tini", "--", "ihvp", "start", "api"]
     with api_tree.started("start", "api") as process:
-
-        def answers() -> bool:
-            with suppress(httpx.TransportError):
-                return httpx.get(f"http://127.0.0.1:{api_tree.port}/healthz").status_code == 200
-            return False
-
-        until(answers, process, api_tree.folder / "api.log")
+        until(lambda: api_tree.answers("/healthz"), process, api_tree.folder / "api.log")
         assert api_tree.healthy("api")
         assert Path(f"/proc/{process.pid}/cwd").readlink() == api_tree.folder
     assert api_tree.imported("app")
@@ -158,13 +160,7 @@ def test_a_job_goes_through_both_images(api_tree: Tree, worker_tree: Tree) -> No
     with ExitStack() as parts:
         api = parts.enter_context(api_tree.started("start", "api"))
         worker = parts.enter_context(worker_tree.started("start", "worker"))
-
-        def ready() -> bool:
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{url}/readyz").status_code == 200
-            return False
-
-        until(ready, api, worker_tree.folder / "worker.log")
+        until(lambda: api_tree.answers("/readyz"), api, worker_tree.folder / "worker.log")
         assert worker_tree.healthy("worker")
         http = parts.enter_context(httpx.Client(base_url=url, timeout=30))
         caller = Service(api_tree.settings, http, None, None)  # type: ignore[arg-type]  # only HTTP is used
