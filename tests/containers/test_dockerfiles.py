@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.containers.dockerfile import ROOT, Dockerfile, context
 
@@ -71,6 +74,14 @@ def test_an_image_runs_unprivileged_and_forwards_signals(file: str, stage: str) 
     assert dockerfile.command(stage)[:3] == ["tini", "--", "ihvp"]
     assert dockerfile.last(stage, "WORKDIR") == "/srv/ihvp"
     assert dockerfile.last(stage, "VOLUME") == '["/data"]'
+
+
+def test_every_extra_that_a_build_may_be_asked_for_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    names = {canonicalize_name(Requirement(each).name) for each in wanted} - {"ihvp"}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert names <= {canonicalize_name(line.partition("==")[0]) for line in lines}
 
 
 def test_a_build_is_sent_the_rooms_and_what_installs_them_alone() -> None:
