@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from base64 import b64encode
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
@@ -327,6 +328,16 @@ class Settings(BaseSettings):
             return f"Bearer {token}"
         basic = b64encode(f"{user}:{password or ''}".encode()).decode()
         return f"Basic {basic}" if user else None
+
+    @property
+    def hugging_face_token(self) -> str | None:
+        """The token that ``huggingface_hub`` would find, for where that is not installed: the API's image."""
+        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+        home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+        path = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+        with suppress(OSError):  # the hub says who may not read
+            token = token or path.read_text(encoding="utf-8")
+        return (token or "").strip() or None
 
     @property
     def source_cache_dir(self) -> Path:

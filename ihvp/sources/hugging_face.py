@@ -26,12 +26,13 @@ class HuggingFaceFiles:
     Args:
         endpoint: The hub's URL; None opens nothing.
         patience: How long to wait.
+        token: Taken where there is no ``huggingface_hub`` to ask.
     """
 
-    def __init__(self, endpoint: str | None, patience: Patience) -> None:
+    def __init__(self, endpoint: str | None, patience: Patience, token: str | None) -> None:
         self._endpoint = (endpoint or "").rstrip("/")
         self._host = urlsplit(self._endpoint).hostname or ""
-        token = _token() if endpoint else None
+        token = _token(token) if endpoint else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._reader = WebReader(AddressRules([self._host]), self._admit, patience, self._endpoint, headers)
         self._pins: dict[str, SourcePin] = {}
@@ -100,9 +101,10 @@ def _pin(entry: dict[str, Any]) -> SourcePin:
     return SourcePin(size=large.get("size", entry["size"]), etag=entry["oid"], sha256=large.get("oid"))
 
 
-def _token() -> str | None:
+def _token(kept: str | None) -> str | None:
+    """What the hub's own client finds: it also renews one that a login in a browser has left."""
     try:
         from huggingface_hub import get_token
     except ImportError:
-        return None
+        return kept
     return get_token()

@@ -100,7 +100,7 @@ class Sources:
     def _hugging_face(self, _: str) -> Source:
         from ihvp.sources.hugging_face import HuggingFaceFiles
 
-        return HuggingFaceFiles(self._settings.hf_endpoint, self.patience)
+        return HuggingFaceFiles(self._settings.hf_endpoint, self.patience, self._settings.hugging_face_token)
 
     def _mlflow(self, _: str) -> Source:
         from ihvp.sources.mlflow import MlflowFiles

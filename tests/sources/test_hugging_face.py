@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,21 @@ def test_a_private_repository_needs_the_process_token(hub: Hub, monkeypatch: pyt
     with pytest.raises(SourceForbidden, match="operator gives credentials"):
         Sources.to_look(settings).files(REPOSITORY)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert "config.json" in Sources.to_look(settings).files(REPOSITORY)
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HF_TOKEN_PATH"])
+def test_so_it_does_where_the_hubs_client_is_not_installed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    """As in the API's image."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    hub.private.add("models/org/tiny-bert")
+    settings = Settings(hf_endpoint=hub.url)
+    with pytest.raises(SourceForbidden, match="operator gives credentials"):
+        Sources.to_look(settings).files(REPOSITORY)
+    (tmp_path / "token").write_text("hf_secret\n")
+    monkeypatch.setenv(variable, {"HF_TOKEN": "hf_secret", "HF_TOKEN_PATH": str(tmp_path / "token")}[variable])
     assert "config.json" in Sources.to_look(settings).files(REPOSITORY)
 
 
