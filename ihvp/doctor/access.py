@@ -6,17 +6,17 @@ from contextlib import closing
 from typing import Final
 
 from ihvp.doctor.finding import Finding
-from ihvp.doctor.surroundings import in_our_image
 from ihvp.errors import IhvpError
 from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
 from ihvp.starting.published import published_host
+from ihvp.surroundings import command
 from ihvp.up.exclusive import is_loopback
 
 __all__ = ["look_at_access"]
 
 PATIENCE_S: Final = 3.0
-KEY: Final = "keys create NAME --scope admin"
+FIRST_KEY: Final = "keys create NAME --scope admin"
 
 
 def look_at_access(settings: Settings, store_there: bool) -> Finding:
@@ -29,7 +29,7 @@ def look_at_access(settings: Settings, store_there: bool) -> Finding:
         settings: Where the API listens or is published, and its store.
         store_there: Whether that store was reached.
     """
-    host, mend = published_host(settings), f"{'docker compose run --rm doctor' if in_our_image() else 'ihvp'} {KEY}"
+    host, mend = published_host(settings), command(FIRST_KEY)
     if is_loopback(host):
         return Finding.good("access", f"only this machine reaches {host}")
     if not store_there:

@@ -12,7 +12,8 @@ from uuid import uuid4
 
 from ihvp.doctor.finding import Finding
 from ihvp.settings import Settings
-from ihvp.starting.data_dir import not_written
+from ihvp.starting.data_dir import elsewhere, not_written
+from ihvp.surroundings import in_our_image, setting
 from ihvp.up.exclusive import open_listener
 from ihvp.up.probe import ask
 
@@ -42,7 +43,8 @@ def _taken(host: str, port: int, error: OSError) -> Finding:
     if error.errno == errno.EADDRINUSE:
         if _is_ihvp(host, port):
             return Finding.good("port", f"an ihvp service answers at {where}")
-        return Finding.fault("port", f"another program listens at {where}", "ihvp up --port 0, or IHVP_PORT=<free>")
+        mend = "end it" if in_our_image() else "ihvp up --port 0, or IHVP_PORT=<free>"
+        return Finding.fault("port", f"another program listens at {where}", mend)
     if error.errno == errno.EACCES:
         return Finding.fault("port", f"{where} needs privileges", "export IHVP_PORT=8000")
     return Finding.fault("port", f"{where} cannot be bound: {error.strerror}", "export IHVP_HOST=127.0.0.1")
@@ -64,12 +66,12 @@ def look_at_disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(there).free
     found = f"{there}: {free / 2**30:.1f} GiB free, a synced write takes {took * 1e3:.1f} ms"
     if free < LEAST_FREE:
-        return Finding.fault("disk", found, f"make room there (du -sh '{there}'/*), or set IHVP_DATA_DIR")
+        return Finding.fault("disk", found, f"make room there (du -sh '{there}'/*), or {elsewhere()}")
     if free < settings.max_store_bytes:
         bound = f"{found}; blobs may take {settings.max_store_bytes / 2**30:.0f} GiB"
-        return Finding.warning("disk", bound, f"export IHVP_MAX_STORE_BYTES={int(free * 0.8)}")
+        return Finding.warning("disk", bound, setting("IHVP_MAX_STORE_BYTES", str(int(free * 0.8))))
     if took > SLOW_SYNC_S:
-        return Finding.warning("disk", f"{found}, and each submit waits for one", "put IHVP_DATA_DIR on a local SSD")
+        return Finding.warning("disk", f"{found}, and each submit waits for one", f"{elsewhere()} on a local SSD")
     return Finding.good("disk", found)
 
 
@@ -100,7 +102,7 @@ def look_at_clock(store_time: float | None, now: float | None = None) -> Finding
     """
     now = time.time() if now is None else now
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    mend = "sudo timedatectl set-ntp true"
+    mend = f"{'on the host: ' if in_our_image() else ''}sudo timedatectl set-ntp true"
     if now < WRITTEN_AT:
         return Finding.fault("clock", f"{shown}, which is past", mend)
     if store_time is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,8 +11,8 @@ from typing import Any, Final
 
 from ihvp.cores import usable_cores
 from ihvp.doctor.finding import Finding
-from ihvp.doctor.surroundings import in_api_image, in_container
 from ihvp.settings import Settings
+from ihvp.surroundings import in_api_image, in_container, in_our_image, setting, without_setting
 
 __all__ = ["look_at_device", "look_at_python", "look_at_torch", "torch_facts"]
 
@@ -86,7 +87,10 @@ def look_at_torch(facts: dict[str, Any]) -> Finding:
             "pip install 'ihvp[worker]' -c constraints.txt, or: make setup",
         )
     if "error" in facts:
-        return Finding.fault("torch", str(facts["error"]), "pip install --force-reinstall torch -c constraints.txt")
+        mend = "pip install --force-reinstall torch -c constraints.txt"
+        if in_our_image():
+            mend = "on the host: docker compose build --no-cache worker"
+        return Finding.fault("torch", str(facts["error"]), mend)
     build = f"CUDA {facts['built_for_cuda']}" if facts["built_for_cuda"] else "CPU"
     return Finding.good("torch", f"{facts['version']}, built for {build}")
 
@@ -107,17 +111,30 @@ def look_at_device(settings: Settings, facts: dict[str, Any]) -> Finding:
         if index < len(devices):
             return Finding.good("device", f"{wanted}: {devices[index]['name']}")
         if devices:
-            return Finding.fault(
-                "device", f"{wanted} is not there, of {named}", f"export IHVP_DEVICE=cuda:{len(devices) - 1}"
-            )
-        mend = CUDA_BUILD if facts and not facts.get("built_for_cuda") else "nvidia-smi, and install the driver"
-        return Finding.fault("device", f"{wanted}, and torch finds no GPU", f"{mend}; or export IHVP_DEVICE=cpu")
+            mend = setting("IHVP_DEVICE", f"cuda:{len(devices) - 1}")
+            return Finding.fault("device", f"{wanted} is not there, of {named}", mend)
+        return Finding.fault("device", f"{wanted}, and torch finds no GPU", _without_gpu(facts))
     if wanted == "auto" and devices:
         return Finding.good("device", f"auto: {named}")
     cores, threads = usable_cores(), settings.threads_per_worker
     found = f"cpu: {cores} cores, {settings.workers} workers of {threads} threads"
-    if settings.workers * threads > cores:
-        return Finding.warning("device", f"{found}, more than there are cores", "unset IHVP_THREADS")
+    # A container has one of the workers and the cores that it is given; the machine has them all.
+    shared = (os.cpu_count() or cores) if in_our_image() else cores
+    if threads > cores or settings.workers * threads > shared:
+        return Finding.warning("device", f"{found}, more than there are cores", without_setting("IHVP_THREADS"))
     if devices:
-        return Finding.warning("device", f"{found}; unused: {named}", "export IHVP_DEVICE=auto")
+        return Finding.warning("device", f"{found}; unused: {named}", setting("IHVP_DEVICE", "auto"))
     return Finding.good("device", found)
+
+
+def _without_gpu(facts: dict[str, Any]) -> str:
+    of_cpu = bool(facts) and not facts.get("built_for_cuda")
+    if in_our_image():
+        mend = (
+            "COMPOSE_PROFILES=gpu in .env, for the image with CUDA"
+            if of_cpu
+            else "on the host: nvidia-smi, and install the driver and NVIDIA's Container Toolkit"
+        )
+    else:
+        mend = CUDA_BUILD if of_cpu else "nvidia-smi, and install the driver"
+    return f"{mend}; or {setting('IHVP_DEVICE', 'cpu')}"

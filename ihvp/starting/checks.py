@@ -19,6 +19,7 @@ from ihvp.keyvalue.connection import server_address
 from ihvp.settings import Settings
 from ihvp.starting.published import published_host
 from ihvp.starting.refusals import refusal
+from ihvp.surroundings import command
 from ihvp.up.exclusive import is_loopback
 
 __all__ = ["await_store", "check_device", "check_keys", "check_room"]
@@ -83,7 +84,7 @@ def await_store(settings: Settings, tell: Line) -> None:
                 raise SetupError(
                     f"The job store at {where} cannot do what is asked of it: {error}.",
                     allowed="Valkey, or Redis 7.0 or newer",
-                    hint="Run: ihvp doctor.",
+                    hint=f"Run {command('doctor')}.",
                 ) from None
             else:
                 return
@@ -99,7 +100,7 @@ def check_device(settings: Settings) -> None:
         return
     facts = torch_facts()
     if "error" in facts:
-        raise SetupError(f"torch cannot be imported: {facts['error']}.", hint="Run: ihvp doctor.")
+        raise SetupError(f"torch cannot be imported: {facts['error']}.", hint=f"Run {command('doctor')}.")
     finding = look_at_device(settings, facts)
     if finding.health is Health.Fault:
         raise SetupError(

@@ -9,8 +9,9 @@ from typing import Final
 from uuid import uuid4
 
 from ihvp.errors import SetupError
+from ihvp.surroundings import in_our_image
 
-__all__ = ["check_data_dir", "not_written"]
+__all__ = ["check_data_dir", "elsewhere", "not_written"]
 
 FOLDERS: Final = ("blobs", "sources", "scratch")
 
@@ -54,22 +55,29 @@ def not_written(folder: Path, error: OSError) -> SetupError:
         return SetupError(
             "The data directory is on a read-only volume.",
             given=str(folder),
-            hint="Mount it without ':ro', or set IHVP_DATA_DIR.",
+            hint=f"Mount it without ':ro', or {elsewhere()}.",
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SetupError(
-            "The data directory has no room left.", given=str(folder), hint=f"Make room: du -sh '{folder}'/*."
+            "The data directory has no room left.",
+            given=str(folder),
+            hint=f"Make room there (du -sh '{folder}'/*), or {elsewhere()}.",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return SetupError(
             "The data directory belongs to another user.",
             given=f"{folder}{_owner(folder)}; this process is user {os.getuid()}",
-            hint=f"On the host: sudo chown -R {os.getuid()}:{os.getgid()} FOLDER, that of the volume; or set "
-            "IHVP_DATA_DIR.",
+            hint=f"On the host: sudo chown -R {os.getuid()}:{os.getgid()} FOLDER, that of the volume; or "
+            f"{elsewhere()}.",
         )
     return SetupError(
-        f"The data directory cannot be written: {error.strerror}.", given=str(folder), hint="Set IHVP_DATA_DIR."
+        f"The data directory cannot be written: {error.strerror}.", given=str(folder), hint=f"Try: {elsewhere()}."
     )
+
+
+def elsewhere() -> str:
+    """How the data come to lie elsewhere: where our containers have them is fixed, what is mounted there is not."""
+    return "set IHVP_DATA in .env to a folder of the host" if in_our_image() else "set IHVP_DATA_DIR to a folder"
 
 
 def _owner(folder: Path) -> str:

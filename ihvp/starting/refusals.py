@@ -9,6 +9,7 @@ import redis
 
 from ihvp.errors import SetupError
 from ihvp.settings import Settings
+from ihvp.surroundings import in_our_image, setting
 
 __all__ = ["PASSWORD_FILE", "refusal"]
 
@@ -27,6 +28,9 @@ def refusal(settings: Settings, where: str, cause: Exception) -> SetupError:
     """
     file = settings.secrets_dir / PASSWORD_FILE
     said = str(cause).rstrip(".")
+    ours = in_our_image()
+    prepare = "docker compose run --rm prepare" if ours else "ihvp prepare"
+    anew = "on the host: docker compose restart valkey" if ours else "start the store anew"
     if isinstance(cause, redis.exceptions.NoPermissionError):
         return SetupError(
             f"The job store at {where} does not let this user do its work: {said}.",
@@ -40,16 +44,17 @@ def refusal(settings: Settings, where: str, cause: Exception) -> SetupError:
     if any(words in said for words in NONE_GIVEN):
         return SetupError(
             f"The job store at {where} asks for a password, and none was given.",
-            hint=f"Put it into the file {file}, which 'ihvp prepare' makes; or set IHVP_STORE_PASSWORD.",
+            hint=f"Put it into the file {file}, which '{prepare}' makes; or set IHVP_STORE_PASSWORD.",
         )
-    ours = settings.store_password
-    if ours is None or unquote(urlsplit(settings.redis_url).password or "") != ours.get_secret_value():
+    given = settings.store_password
+    if given is None or unquote(urlsplit(settings.redis_url).password or "") != given.get_secret_value():
         return SetupError(
             f"The job store at {where} refuses the password in IHVP_REDIS_URL.",
-            hint="export IHVP_REDIS_URL=redis://:PASSWORD@HOST:PORT/0, with the one that the store was started with.",
+            hint="It has to be the one that the store was started with: "
+            f"{setting('IHVP_REDIS_URL', 'redis://:PASSWORD@HOST:PORT/0')}.",
         )
     origin = f"in {file}" if file.is_file() else "in IHVP_STORE_PASSWORD"
     return SetupError(
         f"The job store at {where} refuses the password {origin}.",
-        hint="It has to be the one that the store was started with: if it has changed, start the store anew.",
+        hint=f"It has to be the one that the store was started with: if it has changed, {anew}.",
     )

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from ihvp.doctor import Finding, Health, surroundings
+from ihvp import surroundings
+from ihvp.doctor import Finding, Health, runtime
 from ihvp.doctor import machine as machine_checks
 from ihvp.doctor.access import look_at_access
 from ihvp.doctor.machine import look_at_clock, look_at_disk, look_at_port
@@ -225,3 +226,56 @@ class TestClock:
 
     def test_one_that_never_was_set(self) -> None:
         says(look_at_clock(None, 3600.0), Health.Fault, "1970-01-01", "set-ntp")
+
+
+class TestOurContainers:
+    """What mends a thing there is done on the host: no remedy may name what an image has not."""
+
+    NOT_THERE = ("export ", "unset ", "pip install", "make setup", "ihvp up", "redis-cli", "set IHVP_DATA_DIR")
+
+    @pytest.fixture(autouse=True)
+    def ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+
+    def test_a_remedy_is_one_of_the_host(
+        self, own_server: EmbeddedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = redis.Redis.from_url(own_server.url)
+        client.config_set("appendfsync", "everysec")
+        there = {"redis_url": own_server.url, "namespace": "t-ours", "data_dir": tmp_path, "port": 0}
+        cpu_build = {"version": "2.13.0+cpu", "built_for_cuda": None, "devices": []}
+        findings = [
+            look_at_torch({"error": "libtorch_cpu.so: file too short"}),
+            look_at_device(settings(device="cuda"), cpu_build),
+            look_at_device(settings(device="cuda"), {**cpu_build, "built_for_cuda": "12.8"}),
+            look_at_device(settings(device="cuda:3"), {**cpu_build, "devices": [GPU]}),
+            look_at_device(settings(threads=1), {**cpu_build, "devices": [GPU]}),
+            look_at_device(settings(threads=999), cpu_build),
+            look_at_store(settings(**there))[0],
+            look_at_store(settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))[0],
+            look_at_store(settings(redis_url=f"redis://:wrong@{own_server.url.rpartition('@')[2]}"))[0],
+            look_at_store(settings(redis_url=f"redis://{own_server.url.rpartition('@')[2]}"))[0],
+            look_at_access(settings(host="0.0.0.0"), store_there=False),
+            look_at_disk(settings(data_dir=Path("/proc/ihvp-data"))),
+            look_at_disk(settings(data_dir=tmp_path, max_store_bytes=2**60)),
+            look_at_clock(None, 3600.0),
+        ]
+        client.set("{t-ours}:schema", "99")
+        findings.append(look_at_store(settings(**there))[0])
+        usage = SimpleNamespace(total=2**40, used=2**40 - 2**20, free=2**20)
+        monkeypatch.setattr(machine_checks.shutil, "disk_usage", lambda _: usage)
+        findings.append(look_at_disk(settings(data_dir=tmp_path)))
+        for finding in findings:
+            assert finding.mend is not None, finding
+            assert [words for words in self.NOT_THERE if words in finding.mend] == [], finding
+
+    def test_a_setting_goes_into_the_file_that_compose_reads(self, tmp_path: Path) -> None:
+        finding = look_at_disk(settings(data_dir=tmp_path, max_store_bytes=2**60))
+        says(finding, Health.Warning, "IHVP_MAX_STORE_BYTES=", "in .env", "docker compose up -d")
+
+    def test_a_container_has_one_worker_and_the_cores_that_it_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "usable_cores", lambda: 4)
+        monkeypatch.setattr(runtime.os, "cpu_count", lambda: 8)
+        says(look_at_device(settings(workers=2, threads=4), {"devices": []}), Health.Ok, "4 cores")
+        says(look_at_device(settings(workers=2, threads=5), {"devices": []}), Health.Warning, "IHVP_THREADS in .env")
+        says(look_at_device(settings(workers=3, threads=4), {"devices": []}), Health.Warning, "IHVP_THREADS in .env")
