@@ -1,4 +1,4 @@
-"""A live line on the terminal, for as long as it is entered."""
+"""A live line on the terminal, from the first thing that it shows until it is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LiveBar"]
 
 
 class LiveBar:
-    """A context manager around a bar.
+    """A context manager around a bar; ``show`` of a subclass starts it, so that nothing is drawn before a refusal.
 
     Args:
         bar: What is drawn.
@@ -21,10 +21,10 @@ class LiveBar:
         self._bar = bar
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()

@@ -44,3 +44,4 @@ class UploadBar(LiveBar):
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
         self._bar.update(self._tasks[name], completed=sent)
+        self._bar.start()

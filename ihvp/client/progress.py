@@ -45,6 +45,7 @@ class ProgressBar(LiveBar):
             self._first_residual = worst
         done = 1.0 if job.state is JobState.Succeeded else fraction_done(self._first_residual, worst, _target(job))
         self._bar.update(self._task, description=_phase(job), completed=done, detail=_detail(job, worst))
+        self._bar.start()
 
 
 def fraction_done(first: float | None, now: float | None, target: float) -> float:

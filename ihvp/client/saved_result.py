@@ -51,6 +51,7 @@ def read_saved(path: Path) -> SavedResult:
         OSError: It cannot be read.
     """
     try:
+        path.open("rb").close()  # whose error names the file
         with safe_open(path, framework="numpy") as file:
             told = METADATA_KEY in (file.metadata() or {})
     except SafetensorError:
@@ -75,6 +76,8 @@ def _from_json(path: Path) -> SavedResult:
         raise _no_result(path, "; ".join(fault["msg"] for fault in error.errors()[:3])) from None
     except KeyError as error:
         raise _no_result(path, f"without {error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise _no_result(path, "neither safetensors nor JSON") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise _no_result(path, str(error)) from None
 

@@ -149,8 +149,13 @@ def test_files_that_say_too_little(client: Client, oracle: Oracle, service: Runn
         refused = ihvp(service, "rerun", str(tmp_path / name))
         assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
         assert said in refused.stderr
+        assert refused.stderr.startswith("error: ")  # and no bar of a job that there is not
+    np.save(tmp_path / "x.npy", np.ones(3))
+    assert "x.npy: neither safetensors nor JSON" in ihvp(service, "rerun", str(tmp_path / "x.npy")).stderr
     save_file({"x": np.ones(3)}, tmp_path / "bare.safetensors")
     refused = ihvp(service, "rerun", str(tmp_path / "bare.safetensors"))
     assert refused.returncode == 2
     assert "does not say what it was made of" in refused.stderr
-    assert ihvp(service, "rerun", "nowhere.json").returncode == 2
+    for name in ("nowhere.json", "nowhere.safetensors"):
+        refused = ihvp(service, "rerun", name)
+        assert (refused.returncode, refused.stderr) == (2, f"error: {name}: No such file or directory\n")
