@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Annotated, NoReturn
 
@@ -73,6 +74,19 @@ webhooks.add_to(app)
 quarantine.add_to(app)
 plugin.add_to(app)
 doctor.add_to(app)
+
+
+def _flow(commands: typer.Typer) -> None:
+    """Lets the paragraphs of help end their lines where the terminal does, and not where the docstrings do."""
+    for each in commands.registered_commands:
+        paragraphs = (inspect.getdoc(each.callback) or "").split("\n\n")
+        each.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _flow(group.typer_instance)
+
+
+_flow(app)
 
 
 def main() -> NoReturn:

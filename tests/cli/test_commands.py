@@ -16,7 +16,7 @@ from ihvp.up.embedded_store import free_port
 
 COMMANDS = ["up", "submit", "status", "watch", "result", "cancel", "jobs", "models", "methods", "blobs put", "doctor"]
 COMMANDS += ["models register", "models show", "keys create", "keys list", "keys revoke"]
-COMMANDS += ["models register", "models show", "webhooks deliveries", "webhooks replay"]
+COMMANDS += ["webhooks deliveries", "webhooks replay"]
 COMMANDS += ["webhooks secret create", "webhooks secret rotate", "webhooks secret list"]
 COMMANDS += ["quarantine list", "quarantine lift", "rerun", "plugin new", "inspect", "start", "prepare", "healthy"]
 
@@ -37,6 +37,10 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = ihvp(*command.split(), "--help")
     assert done.returncode == 0
     assert f"Example: ihvp {command}" in " ".join(done.stdout.split())
+
+
+def test_help_ends_its_lines_where_the_terminal_does() -> None:
+    assert "What is wrong is one line and status 2. A store" in ihvp("start", "--help").stdout
 
 
 def test_help_lists_the_exit_statuses() -> None:
