@@ -94,7 +94,7 @@ def _model(reference: str, fields: dict[str, Any]) -> str | dict[str, Any]:
             raise InvalidInput(
                 "Weights alone are no model: which data it was trained on has to be said too.",
                 given=reference[:200],
-                hint="Add --inputs and --targets; or inspect a registered model, or a spec in a JSON file.",
+                hint=f"Add {_what_else(reference, fields)}; or inspect a registered model, or a spec in a JSON file.",
             )
         return fields
     if reference == "-" or reference.endswith(".json") or Path(reference).is_file():
@@ -106,6 +106,14 @@ def _model(reference: str, fields: dict[str, Any]) -> str | dict[str, Any]:
             hint="Leave the options out, or name weights by a URI, a digest or a file.",
         )
     return reference
+
+
+def _what_else(weights: str, fields: dict[str, Any]) -> str:
+    """The options that weights need, all at once rather than one by one as they are found wanting."""
+    alone = weights.endswith(".safetensors")  # neither a folder with a config nor a program
+    missing = ["--architecture with its --config"] if alone and "architecture" not in fields else []
+    missing += ["--loss"] if alone and "loss" not in fields else []
+    return ", ".join(["--inputs", "--targets", *missing])
 
 
 def _details(found: Inspection) -> list[Any]:

@@ -37,7 +37,9 @@ def submit(
     document: Annotated[
         str | None, typer.Argument(metavar="JOB.json", help="The whole submission as JSON; - is standard input.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="name@version, name or name@latest.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="name@version, name@alias, or name: its latest.")
+    ] = None,
     rhs: Annotated[str | None, typer.Option(help="Right-hand sides: npy or safetensors file, digest or URI.")] = None,
     gradient_of: Annotated[
         tuple[str, str] | None,
@@ -46,7 +48,9 @@ def submit(
     rows: Annotated[
         str | None,
         typer.Option(
-            "--rows", metavar="ROWS", help="Of these only: 3,7 or 10:20, counted from 0, or a file with the numbers."
+            "--rows",
+            metavar="ROWS",
+            help="With --gradient-of: of these points alone, 3,7 or 10:20 from 0, or a file with the numbers.",
         ),
     ] = None,
     method: Annotated[str | None, typer.Option(help=METHODS, show_default="cg")] = None,

@@ -59,7 +59,9 @@ Architecture = Annotated[str | None, typer.Option(help="linear, mlp, cnn, transf
 Config = Annotated[str | None, typer.Option(help="The architecture's config as JSON.")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option(help="Training inputs: file, digest or URI; NAME=… for each of several by the names of arguments."),
+    typer.Option(
+        help="Training inputs: file, digest or URI; where the model takes several, NAME=… for each argument of it."
+    ),
 ]
 Targets = Annotated[str | None, typer.Option(help="Training targets: npy file, digest or URI.")]
 Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse or bce_with_logits.")]
@@ -160,7 +162,7 @@ def rows_of(given: str | None, option: str) -> list[int] | str | None:
     rows: list[int] = []
     for part in given.split(","):
         start, colon, end = part.strip().partition(":")
-        if not start.isdecimal() or (colon and not end.isdecimal()):
+        if not start.isdecimal() or (colon and not (end.isdecimal() and int(start) < int(end))):
             raise InvalidInput(
                 f"{option} takes row numbers, counted from 0, or a file that holds them.",
                 given=given[:200],

@@ -64,7 +64,7 @@ def test_rows_are_numbers_ranges_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "rows.npy").touch()
     for file in (str(tmp_path / "rows.npy"), "sha256:" + "0" * 64, "s3://bucket/rows.npy"):
         assert rows_of(file, "--rows") == file
-    for wrong in ("three", "-1", "1:", ":3", "1:2:3", "", "missing.npy"):
+    for wrong in ("three", "-1", "1:", ":3", "1:2:3", "", "missing.npy", "5:5", "9:3"):
         with pytest.raises(InvalidInput, match="--rows takes row numbers"):
             rows_of(wrong, "--rows")
 

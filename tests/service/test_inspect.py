@@ -84,7 +84,9 @@ def test_weights_where_they_are(service: RunningService, tmp_path: Path) -> None
         assert told["loss_check"]["mean_loss"] < told["loss_check"]["uninformed_loss"]
 
     for given, said in (
-        ([weights], "Add --inputs and --targets"),
+        ([weights], "Add --inputs, --targets, --architecture with its --config, --loss; or"),
+        ([weights, "--loss", "mse", *linear], "Add --inputs, --targets; or"),
+        ([tmp_path.as_uri() + "/"], "Add --inputs, --targets; or"),
         ([weights, *of], "does not say what module it belongs to"),
         ([weights, "--inputs", data], "both --inputs and --targets"),
         ([weights, *of[:4], *linear], "does not say its loss"),
