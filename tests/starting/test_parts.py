@@ -91,7 +91,7 @@ class TestWhole:
         assert "ihvp.cli" not in command
         assert ("uvicorn" in command) if part == "api" else any("workers." in word for word in command)
 
-    def test_the_password_is_in_no_command_and_no_log(self, whole: Whole) -> None:
+    def test_the_password_is_in_no_command_no_environment_and_no_log(self, whole: Whole) -> None:
         for part, process in whole.processes.items():
             own = psutil.Process(process.pid)
             for each in (own, *own.children(recursive=True)):
