@@ -125,7 +125,7 @@ def test_a_model_that_takes_memory_without_end_fails_by_name_before_the_machine_
 
 @pytest.mark.service
 def test_weights_that_cannot_fit_are_refused_by_their_header(worked: Worked) -> None:
-    """In float64 they take 600 MB; no page of the file is read, which the disk holds none of."""
+    """Their file has 150 MB; in float64 they would take 600, more than there may be."""
     child = worked.worker.child
     layout = [("weight", (1, 75_000_000)), ("bias", (1,))]
     spec = worked.example.upload(
