@@ -90,7 +90,14 @@ def _module(role: Role, settings: Settings) -> list[str]:
         return sender_module(name)
     check_keys(settings)
     # Bound here, so that a port in use is one line; the descriptor stays open.
-    return api_module(listening_socket(settings.host, settings.port).detach())
+    try:
+        return api_module(listening_socket(settings.host, settings.port).detach())
+    except SetupError as error:  # whose remedies are options of `ihvp up`
+        raise SetupError(
+            error.message,
+            given=error.given or f"{settings.host}:{settings.port}",
+            hint="Set IHVP_HOST and IHVP_PORT to an address of this host and a port that is free there.",
+        ) from None
 
 
 def _rooms(role: Role) -> Path:

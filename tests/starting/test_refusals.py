@@ -20,8 +20,9 @@ from ihvp.keys.redis_store import RedisKeyStore
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore, free_port
 from tests.chaos import full_disk
-from tests.starting.started import ROOT, Host, eventually
+from tests.starting.started import ROOT, Host
 from tests.store.samples import job_request, new_id
+from tests.waiting import eventually
 from workers.broker import make_celery, waiting_tokens
 
 PARTS = ("api", "worker", "reconciler", "webhooks")
@@ -233,7 +234,10 @@ class TestAccess:
     def test_a_port_that_is_taken(self, host: Host) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            assert f"Port {port} of 127.0.0.1 is in use" in host.refused("start", "api", port=port)
+            line = host.refused("start", "api", port=port)
+        assert f"Port {port} of 127.0.0.1 is in use" in line
+        assert "Set IHVP_HOST and IHVP_PORT" in line
+        assert "--port" not in line
 
 
 class TestPlace:
