@@ -6,10 +6,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import httpx
 import psutil
@@ -23,6 +22,7 @@ from ihvp.up.child import start_child, stop_group
 from ihvp.up.embedded_store import EmbeddedStore, free_port
 from tests.chaos import invariants
 from tests.chaos.problem import Problem
+from tests.waiting import eventually
 from workers.reconciler import ROLE
 
 ROOT: Final = Path(__file__).parents[2]
@@ -36,16 +36,6 @@ QUICK: Final = {
     "keep_free_bytes": 0,
     "threads": 1,
 }
-ValueT = TypeVar("ValueT")
-
-
-def eventually(look: Callable[[], ValueT | None], timeout_s: float = 45.0, what: str = "it") -> ValueT:
-    """The first value that is true; fails once the time is over."""
-    end = time.monotonic() + timeout_s
-    while not (value := look()):
-        assert time.monotonic() < end, f"{what} did not happen within {timeout_s:g} s"
-        time.sleep(0.02)
-    return value
 
 
 class Part:

@@ -15,9 +15,10 @@ from ihvp.errors import OutOfSpace
 from ihvp.jobs.states import JobState
 from ihvp.settings import child_environment
 from ihvp.up.child import start_child, stop_group
-from tests.chaos.cluster import ROOT, Cluster, eventually
+from tests.chaos.cluster import ROOT, Cluster
 from tests.chaos.full_disk import MIB, SmallDisk, why_not
 from tests.chaos.problem import Problem
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.chaos,

@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from ihvp.jobs.states import JobState
-from tests.chaos.cluster import Cluster, clock_shift, eventually
+from tests.chaos.cluster import Cluster, clock_shift
 from tests.chaos.proxy import SilentProxy
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.service
 

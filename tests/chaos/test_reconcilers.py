@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from ihvp.jobs.states import JobState
-from tests.chaos.cluster import Cluster, Part, eventually
+from tests.chaos.cluster import Cluster, Part
 from tests.chaos.steps import AFTER_CLAIM
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.service, pytest.mark.chaos]
 

@@ -17,9 +17,10 @@ import pytest
 import redis
 
 from ihvp.errors import IhvpError, JobAlreadyFinished
-from tests.chaos.cluster import Cluster, Part, eventually
+from tests.chaos.cluster import Cluster, Part
 from tests.chaos.listener import complaints_of, moody_receiver
 from tests.chaos.steps import STEPS
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.service, pytest.mark.chaos, pytest.mark.timeout(1200)]
 

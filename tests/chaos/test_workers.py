@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from ihvp.jobs.states import JobState
-from tests.chaos.cluster import Cluster, eventually
+from tests.chaos.cluster import Cluster
 from tests.chaos.steps import AFTER_CLAIM, AFTER_END, BEFORE_BLOB, BEFORE_END, DURING_LOAD, MID_SOLVE
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.service
 

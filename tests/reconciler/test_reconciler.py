@@ -28,6 +28,7 @@ from ihvp.models.redis_store import RedisModelStore
 from ihvp.settings import Settings, child_environment
 from ihvp.up.embedded_store import EmbeddedStore
 from tests.store.samples import LAYOUT, RESULT, job_request, model_spec, new_id
+from tests.waiting import eventually
 from workers.broker import make_celery, publish_token, waiting_tokens
 from workers.reconciler import Reconciler
 from workers.retention import Retention
@@ -87,13 +88,6 @@ def succeed(store: RedisJobStore, digest: str) -> JobRecord:
     assert job.id == job_id
     result = RESULT.model_copy(update={"digest": digest, "influence_digest": None})
     return store.succeed(job_id, job.attempt, result)
-
-
-def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class TestTokens:
@@ -359,13 +353,13 @@ class TestProcess:
         job_id = queue(store, deadline_s=3600)
         process = start(broker_url=own.url)
         log = tmp_path / "log"
-        until(lambda: "broker_away" in log.read_text(), 20)
+        eventually(lambda: "broker_away" in log.read_text(), 20)
         store.claim("worker", 0.001)
-        until(lambda: store.get(job_id).state is JobState.Queued)
+        eventually(lambda: store.get(job_id).state is JobState.Queued)
         own.start()
         try:
             broker = make_celery(settings.model_copy(update={"broker_url": own.url}))
-            until(lambda: "tokens_published" in log.read_text())
+            eventually(lambda: "tokens_published" in log.read_text())
             assert waiting_tokens(broker, settings.queue_name) == 1
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
@@ -383,7 +377,7 @@ class TestProcess:
         own = EmbeddedStore(tmp_path / "store")
         own.start()
         process = start(redis_url=own.url, store_timeout_s="30")
-        until(lambda: (tmp_path / "log").exists() and "reconciler_started" in (tmp_path / "log").read_text(), 20)
+        eventually(lambda: (tmp_path / "log").exists() and "reconciler_started" in (tmp_path / "log").read_text(), 20)
         assert own._process is not None
         own._process.send_signal(signal.SIGSTOP)
         try:
@@ -419,7 +413,7 @@ def test_live_workers_may_renew_before_they_are_given_up_after_an_outage(
         own.start()
         time.sleep(0.4)
         assert jobs.get(job.id).state is JobState.Running
-        until(lambda: jobs.get(job.id).state is JobState.Queued)
+        eventually(lambda: jobs.get(job.id).state is JobState.Queued)
     finally:
         stop.set()
         thread.join()

@@ -19,7 +19,8 @@ import safetensors.numpy
 from ihvp.settings import Settings
 from tests.app.driver import digest_of, npy, running_api
 from tests.service.collector import Collector, Seen, collecting
-from tests.workers.running import RunningWorker, Service, eventually
+from tests.waiting import eventually
+from tests.workers.running import RunningWorker, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
@@ -18,16 +17,6 @@ from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 
 ROOT = Path(__file__).parents[2]
-ValueT = TypeVar("ValueT")
-
-
-def eventually(look: Callable[[], ValueT | None], timeout_s: float = 40.0) -> ValueT:
-    """The first value that is true."""
-    end = time.monotonic() + timeout_s
-    while not (value := look()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 @dataclass

@@ -10,7 +10,8 @@ import httpx
 import psutil
 
 from ihvp.up.embedded_store import free_port
-from tests.starting.started import ROOT, Host, eventually
+from tests.starting.started import ROOT, Host
+from tests.waiting import eventually
 
 
 def test_the_api_takes_all_descriptors_that_it_may(host: Host) -> None:

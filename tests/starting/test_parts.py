@@ -23,9 +23,10 @@ from ihvp.tenants import DEFAULT_TENANT
 from ihvp.up.embedded_store import EmbeddedStore, free_port
 from ihvp.webhooks.record import DeliveryState
 from ihvp.webhooks.redis_store import RedisWebhookStore
-from tests.starting.started import ROOT, Host, eventually, make_host
+from tests.starting.started import ROOT, Host, make_host
 from tests.store.samples import job_request as sample_request
 from tests.store.samples import new_id
+from tests.waiting import eventually
 from tests.webhooks.conftest import Outbox
 from tests.webhooks.receiver import receiving
 from tests.workers.problems import job_request, put_tensors, softmax_regression

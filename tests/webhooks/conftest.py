@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -17,19 +16,10 @@ from ihvp.webhooks.record import Delivery, DeliveryState
 from ihvp.webhooks.redis_store import RedisWebhookStore
 from ihvp.webhooks.spec import WebhookEvent, WebhookSpec
 from tests.store.samples import RESULT, job_request, new_id
+from tests.waiting import eventually
 from workers.webhooks.sender import Sender
 
-T = TypeVar("T")
 MakeSender = Callable[..., Sender]
-
-
-def eventually(look: Callable[[], T | None], timeout_s: float = 20.0) -> T:
-    """The first value that is true."""
-    end = time.monotonic() + timeout_s
-    while not (value := look()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-    return value
 
 
 @dataclass

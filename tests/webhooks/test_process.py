@@ -15,7 +15,8 @@ import pytest
 
 from ihvp.settings import child_environment
 from ihvp.webhooks.record import DeliveryState
-from tests.webhooks.conftest import Outbox, eventually
+from tests.waiting import eventually
+from tests.webhooks.conftest import Outbox
 from tests.webhooks.receiver import receiving, status
 from workers.broker import make_celery, waiting_tokens, wake_sender
 

@@ -12,7 +12,8 @@ import pytest
 from ihvp.tenants import DEFAULT_TENANT
 from ihvp.webhooks.record import DeliveryState
 from ihvp.webhooks.spec import WebhookEvent
-from tests.webhooks.conftest import MakeSender, Outbox, eventually
+from tests.waiting import eventually
+from tests.webhooks.conftest import MakeSender, Outbox
 from tests.webhooks.receiver import receiving, status
 
 

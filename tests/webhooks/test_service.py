@@ -16,7 +16,7 @@ from examples.running_service import RunningService
 from ihvp import Client
 from tests.docs.test_documents import programs
 from tests.service.test_survival import parts
-from tests.webhooks.conftest import eventually
+from tests.waiting import eventually
 from tests.webhooks.receiver import receiving, status
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 from celery import Celery
@@ -19,22 +18,11 @@ from ihvp.jobs.record import JobRecord
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.submission import JobRequest
 from ihvp.settings import Settings, child_environment
+from tests.waiting import eventually
 from tests.workers.problems import new_id
 from workers.broker import make_celery, publish_token
 
 ROOT = Path(__file__).parents[2]
-ValueT = TypeVar("ValueT")
-
-
-def eventually(look: Callable[[], ValueT | None], timeout_s: float = 30.0) -> ValueT:
-    """The first value that is true; fails once the time is over."""
-    end = time.monotonic() + timeout_s
-    while True:
-        value = look()
-        if value:
-            return value
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class Service:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from ihvp.jobs.submission import InfluenceRequest, JobRequest, Priority, Resolve
 from ihvp.methods import InversionMethod, TerminationStatus
 from ihvp.models.spec import ModelSpec
 from solvers import IterationReport, Problem
+from tests.waiting import eventually
 from tests.workers.bench import Bench, dense, points, slow_request, when_solving
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
 from workers.block import Block
@@ -227,7 +228,7 @@ class TestStopping:
 
         def cancel() -> None:
             bench.store.request_cancel(ids[1])
-            until(lambda: bench.store.get(ids[1]).finished)
+            eventually(lambda: bench.store.get(ids[1]).finished)
             seen.extend(bench.store.get(job_id).state.value for job_id in ids)
             for job_id in ids:
                 if job_id != ids[1]:
@@ -324,10 +325,3 @@ class TestOrder:
         assert [bench.store.get(job_id).state.value for job_id in ids] == ["succeeded", "queued", "queued"]
         bench.executor.run_next()
         assert [bench.store.get(job_id).state.value for job_id in ids] == ["succeeded", "succeeded", "queued"]
-
-
-def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)

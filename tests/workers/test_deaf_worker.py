@@ -16,8 +16,9 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import ResolvedRhs
 from ihvp.settings import Settings
 from tests.app.driver import running_api
+from tests.waiting import eventually
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
-from tests.workers.running import RunningWorker, Service, eventually
+from tests.workers.running import RunningWorker, Service
 from workers.broker import make_celery
 from workers.deafness import DEAF_STATUS, ConsumerWatch, ParentWatch, Turns
 from workers.shared_number import SharedNumber

@@ -18,8 +18,9 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import JobRequest, ResolvedRhs
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
+from tests.waiting import eventually
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
-from tests.workers.running import RunningWorker, Service, eventually
+from tests.workers.running import RunningWorker, Service
 
 pytestmark = pytest.mark.service
 

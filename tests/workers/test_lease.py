@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +11,7 @@ from ihvp.jobs.memory_store import MemoryJobStore
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import LeaseState
+from tests.waiting import eventually
 from workers.lease import Lease
 from workers.stop import StopReason, StopSignal
 
@@ -25,13 +25,6 @@ def stop() -> StopSignal:
 
 def lease(store: MemoryJobStore, job: JobRecord, stop: StopSignal) -> Lease:
     return Lease(store, [(job, stop)], time.monotonic(), lease_s=LEASE_S, renew_s=0.05)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 3.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def claim(store: MemoryJobStore) -> JobRecord:
@@ -48,7 +41,7 @@ def test_a_job_stays_its_workers_for_longer_than_a_lease(
         time.sleep(2 * LEASE_S)
         assert not memory_store.reclaim_lapsed(3)
     assert stop.reason is None
-    until(lambda: bool(memory_store.reclaim_lapsed(3)), 3 * LEASE_S)
+    eventually(lambda: bool(memory_store.reclaim_lapsed(3)), 3 * LEASE_S)
     assert memory_store.get(job.id).state is JobState.Queued
 
 
@@ -58,7 +51,7 @@ def test_a_cancellation_is_heard_between_two_iterations(
     job = claim(memory_store)
     with lease(memory_store, job, stop):
         memory_store.request_cancel(job.id)
-        until(lambda: stop.reason is StopReason.Cancelled)
+        eventually(lambda: stop.reason is StopReason.Cancelled)
 
 
 def test_a_job_that_another_worker_took_is_lost(
@@ -68,7 +61,7 @@ def test_a_job_that_another_worker_took_is_lost(
     memory_store.reclaim_owner("worker", 3)
     assert memory_store.claim("another", 30.0) is not None
     with lease(memory_store, job, stop):
-        until(lambda: stop.reason is StopReason.Lost)
+        eventually(lambda: stop.reason is StopReason.Lost)
 
 
 def test_a_short_outage_of_the_store_loses_nothing(
@@ -91,7 +84,7 @@ def test_an_outage_as_long_as_the_lease_loses_the_job(
     began = time.monotonic()
     monkeypatch.setattr(memory_store, "renew", _away)
     with lease(memory_store, job, stop) as held:
-        until(lambda: stop.reason is StopReason.Lost)
+        eventually(lambda: stop.reason is StopReason.Lost)
         assert held.lapsed(job.id)
     assert time.monotonic() - began >= LEASE_S, "it must not give up while the job is still its own"
 
@@ -109,7 +102,7 @@ def test_a_fault_in_the_store_does_not_end_the_heartbeat(
         time.sleep(LEASE_S / 4)
         monkeypatch.undo()
         memory_store.request_cancel(job.id)
-        until(lambda: stop.reason is StopReason.Cancelled)
+        eventually(lambda: stop.reason is StopReason.Cancelled)
 
 
 def _away(*_: object) -> LeaseState:

@@ -24,9 +24,10 @@ from ihvp.models.spec import ModelSpec
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
 from tests.sources.web_server import WebServer, running_web_server
+from tests.waiting import eventually
 from tests.workers.bench import Bench
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
-from tests.workers.running import RunningWorker, Service, eventually
+from tests.workers.running import RunningWorker, Service
 from workers.closed_network import can_be_closed, run_closed
 
 LOAD_S = 2.0

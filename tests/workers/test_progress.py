@@ -17,7 +17,7 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.store import LeaseState
 from ihvp.methods import TerminationStatus
 from solvers import IterationReport
-from tests.workers.running import eventually
+from tests.waiting import eventually
 from workers.block import Block
 from workers.ending import Ending, EndingWriter
 from workers.lease import Lease

@@ -21,8 +21,9 @@ from ihvp.jobs.submission import GradientOf, JobRequest, ResolvedRhs
 from ihvp.methods import TerminationStatus
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
+from tests.waiting import eventually
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
-from tests.workers.running import RunningWorker, Service, eventually
+from tests.workers.running import RunningWorker, Service
 
 pytestmark = pytest.mark.service
 
