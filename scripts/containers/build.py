@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -116,7 +117,8 @@ def _arguments() -> dict[str, str]:
     return {
         "VERSION": __version__,
         "REVISION": _git("rev-parse", "HEAD"),
-        "SOURCE": _git("remote", "get-url", "origin"),
+        # A label is read by whoever has the image, and an address may carry a token.
+        "SOURCE": re.sub(r"//[^/@]*@", "//", _git("remote", "get-url", "origin")),
         "TORCH_INDEX_URL": _torch_index(),
     }
 

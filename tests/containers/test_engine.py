@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ihvp.settings import child_environment
-from scripts.containers import engine
+from scripts.containers import build, engine
 from scripts.containers.build import IMAGES, Image
 from scripts.containers.commands import FAILED, SKIPPED, CommandFailed, Skipped, ended, run
 from scripts.containers.registry import pip_mounts
@@ -79,6 +79,12 @@ def test_pip_inside_of_a_build_is_told_what_pip_outside_is(tmp_path: Path) -> No
     assert f"{tmp_path}/pip.conf:/etc/pip.conf:ro" in mounts
     assert f"{wheels}:{wheels}:ro" in mounts
     assert f"{certificate}:{certificate}:ro" in mounts
+
+
+def test_no_token_of_the_remote_gets_into_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_git", lambda *words: "https://me:ghp_secret@git.example/org/ihvp.git")
+    monkeypatch.setattr(build, "_torch_index", lambda: "")
+    assert build._arguments()["SOURCE"] == "https://git.example/org/ihvp.git"
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
