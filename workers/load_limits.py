@@ -27,10 +27,12 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Finish, JobStore
 from workers.shared_number import SharedNumber
 
-__all__ = ["LOOK_S", "Load", "LoadOverseer", "LoadWatch", "taken_bytes"]
+__all__ = ["LOOK_S", "MORE_MEMORY", "Load", "LoadOverseer", "LoadWatch", "taken_bytes"]
 
 LOOK_S: Final = 0.2
 """Pause between two looks of the parent: memory fills by gigabytes a second."""
+MORE_MEMORY: Final = "Use workers with more memory, or fewer of them on a machine; an operator sets IHVP_LOAD_MEMORY."
+"""What to do about a model that is too large, by its headers or as it is loaded."""
 _PAUSE_AFTER_OUTAGE_S: Final = 2.0
 _ROOM: Final = 1 << 20
 _LENGTH: Final = struct.Struct("=q")
@@ -77,7 +79,7 @@ class Load:
             "Loading the model and its data took more memory than it may.",
             given=f"{taken - self.before} bytes, and it went on",
             allowed=f"{self.room} bytes",
-            hint="Use workers with more memory, or fewer of them on a machine; an operator sets IHVP_LOAD_MEMORY.",
+            hint=MORE_MEMORY,
         )
 
 

@@ -17,6 +17,7 @@ from ihvp.references import TensorName
 from ihvp.sources.pinning import pinned_folder
 from workers.architectures import build_built_in, build_plugin
 from workers.architectures.huggingface_calls import answer_with_logits
+from workers.load_limits import MORE_MEMORY
 from workers.resolvers.adapter import with_adapter
 from workers.resolvers.data import PointBatches
 from workers.resolvers.data_checks import check_inputs, check_length, check_targets
@@ -129,7 +130,7 @@ def _check_room(weights: Mapping[str, Tensor], dtype: torch.dtype, room: int) ->
             "The weights need more memory than loading a model may take.",
             given=f"at least {needed} bytes in {str(dtype).removeprefix('torch.')}",
             allowed=f"{room} bytes",
-            hint="Use workers with more memory, or fewer of them on a machine; an operator sets IHVP_LOAD_MEMORY.",
+            hint=MORE_MEMORY,
         )
 
 
