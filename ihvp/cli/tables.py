@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 # In a pipe there is no screen to fit, and a cut id is of no use.
-PIPE_WIDTH: Final = 200
+PIPE_WIDTH: Final = 400
 INLINE_NUMBERS: Final = 100_000
 GOOD: Final = frozenset({"active", "succeeded", "converged", "absolute_tolerance", "yes", "ok", "delivered"})
 BAD: Final = frozenset(

@@ -71,7 +71,7 @@ def not_written(folder: Path, error: OSError) -> SetupError:
             f"{elsewhere()}.",
         )
     return SetupError(
-        f"The data directory cannot be written: {error.strerror}.", given=str(folder), hint=f"Try: {elsewhere()}."
+        f"The data directory cannot be written: {error.strerror}.", given=str(folder), hint=f"Try to {elsewhere()}."
     )
 
 

@@ -39,3 +39,16 @@ def test_a_script_reads_what_mends_it(tmp_path: Path) -> None:
     assert findings["port"]["health"] == "fault"
     assert "ihvp up --port 0" in findings["port"]["mend"]
     assert findings["torch"] == {"subject": "torch", "health": "ok", "found": findings["torch"]["found"], "mend": None}
+
+
+def test_a_thing_takes_one_line_in_a_log_however_long_its_remedy(tmp_path: Path) -> None:
+    """docker/up.sh shows the line of what is a fault, and nothing else of it."""
+    program = "import sys; sys.prefix = '/opt/ihvp'; from ihvp.cli import main; main()"
+    away = {"IHVP_REDIS_URL": "redis://127.0.0.1:1/0", "IHVP_DEVICE": "cuda", "IHVP_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "doctor"], env=os.environ | away, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    (store,) = [line for line in done.stdout.splitlines() if " fault " in line and "does not answer" in line]
+    assert "docker compose up -d valkey" in store
+    assert store.rstrip().endswith("or correct IHVP_REDIS_URL in .env")
