@@ -70,6 +70,8 @@ def _ready(role: Role, tell: Line) -> tuple[Path, list[str], dict[str, str]]:
     if role is not Role.Api:  # which is asked
         begin(alive)
         given["alive_file"] = str(alive)
+        # It can be made. While what the part needs is looked for, the part does not live yet.
+        alive.unlink()
     await_store(settings, tell)
     if role is Role.Worker:
         check_device(settings)

@@ -127,6 +127,14 @@ def test_what_was_never_started_is_not_healthy(host: Host) -> None:
         assert not host.healthy(part, port=free_port())
 
 
+def test_what_waits_for_its_store_does_not_live_yet(host: Host) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    process = host.start("reconciler", redis_url=nowhere, start_wait_s=30)
+    eventually(lambda: "waiting for the job store" in host.log("reconciler").read_text())
+    assert process.poll() is None
+    assert not host.healthy("reconciler")
+
+
 @pytest.fixture
 def bare(host: Host) -> Host:
     """The host, on which parts start from the API's image: without solvers and torch, and here without the API too."""
