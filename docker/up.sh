@@ -34,6 +34,8 @@ docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.
         # Some versions of Compose begin each line as if it were to be drawn anew.
         words=$(docker compose "$@" logs --no-log-prefix --no-color "$service" 2>&1 < /dev/null |
             tr -d '\033' | sed 's/^\[2K//; /^ *$/d')
-        echo "$words" | grep -E ' fault ' || echo "$words" | uniq | tail -n 3
-    done | sed 's/^/up: /' >&2
+        # A refusal is a line of its own; the doctor's is a row of its table.
+        refused=$(echo "$words" | grep -E '^error: | fault ' | uniq)
+        echo "${refused:-$(echo "$words" | uniq | tail -n 3)}"
+    done | sed 's/  */ /g; s/^ *//; s/ *$//; s/^/up: /' >&2
 exit 1

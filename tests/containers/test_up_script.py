@@ -95,7 +95,8 @@ def test_a_part_that_does_not_get_well_is_asked_for_its_log(state: str, tmp_path
 
 
 def test_of_the_doctors_table_the_faults_are_shown(tmp_path: Path) -> None:
-    fault = " store    fault    valkey:6379/0 holds jobs of another version of ihvp   install the version"
-    table = f" python   ok       3.11\n{fault}\n disk     ok       /data\n\n"
+    fault = "store fault valkey:6379/0 holds jobs of another version of ihvp install the version"
+    row = " store    fault    valkey:6379/0 holds jobs of another version of ihvp   install the version   "
+    table = f" python   ok       3.11\n{row}\n disk     ok       /data\n\n"
     done = up(tmp_path, 'service "doctor" didn\'t complete\n', 1, ["doctor exited 2 "], logs=table)
     assert done.stderr == f"up: {fault}\n"
