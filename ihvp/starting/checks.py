@@ -103,11 +103,7 @@ def check_device(settings: Settings) -> None:
         raise SetupError(f"torch cannot be imported: {facts['error']}.", hint=f"Run {command('doctor')}.")
     finding = look_at_device(settings, facts)
     if finding.health is Health.Fault:
-        raise SetupError(
-            f"IHVP_DEVICE={finding.found}.",
-            hint=f"Try: {finding.mend}. A container needs the cuda image and a GPU: --gpus all, or compose's profile "
-            "gpu with NVIDIA's container toolkit.",
-        )
+        raise SetupError(f"IHVP_DEVICE={finding.found}.", hint=f"Try: {finding.mend}.")
 
 
 def check_keys(settings: Settings) -> None:
