@@ -54,7 +54,9 @@ class Deployment:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         self.port = free_port()
-        self.set(IHVP_PUBLISH=f"127.0.0.1:{self.port}", **variables)
+        self.set(**{"IHVP_PUBLISH": f"127.0.0.1:{self.port}"} | variables)
+        # What a run of these tests has left that was killed.
+        self.down("--volumes")
 
     @property
     def url(self) -> str:
@@ -130,7 +132,7 @@ class Deployment:
 
     def down(self, *words: str) -> None:
         """Removes the containers; with ``--volumes`` what they kept as well."""
-        done = self.compose("down", "--remove-orphans", "--timeout", "20", *words)
+        done = self.compose("--profile", "*", "down", "--remove-orphans", "--timeout", "20", *words)
         assert done.returncode == 0, done.stderr
 
     def logs(self, *services: str) -> str:

@@ -125,7 +125,7 @@ def test_a_worker_that_is_stopped_hands_its_solve_on(deployment: Deployment, rep
     problem = Problem()
     with Client(deployment.url) as client:
         problem.register(client)
-        job = client.submit(**problem.slow(terms=400_000))
+        job = client.submit(**problem.slow(terms=60_000))
         until = time.monotonic() + 60
         while (seen := client.job(job.id)).progress is None or seen.progress.iteration < 1000:
             assert time.monotonic() < until, seen

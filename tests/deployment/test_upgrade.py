@@ -28,7 +28,7 @@ def test_the_next_version_finds_everything(deployment: Deployment, engine: Engin
         engine.run("podman", "tag", found, found.replace("0.1.0", NEXT))
     # Jobs go on coming in between: a worker of the old version may still be at one when the new API is up.
     with Client(deployment.url) as client:
-        long = client.submit(**problem.slow(terms=200_000))
+        long = client.submit(**problem.slow(terms=40_000))
     deployment.set(IHVP_VERSION=NEXT)
     seconds = deployment.up()
     images = {name: state["ImageName"] for name, state in deployment.states().items()}
