@@ -199,7 +199,8 @@ class TestDevice:
     def test_a_gpu_that_is_not_there(self, host: Host) -> None:
         line = host.refused("start", "worker", device="cuda:7")
         assert "IHVP_DEVICE=cuda:7" in line
-        assert "profile gpu" in line
+        assert "torch finds no GPU" in line
+        assert "export IHVP_DEVICE=cpu" in line
 
     def test_only_workers_ask_for_it(self, host: Host) -> None:
         host.start("reconciler", device="cuda:7")
