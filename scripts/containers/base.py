@@ -129,7 +129,7 @@ def _debian(engine: Engine, kind: str) -> Path:
             packages = f"--include={','.join(_PACKAGES)}"
             engine.run("debootstrap", "--variant=minbase", packages, "bookworm", first, _MIRROR)
         except CommandFailed as failed:
-            raise Skipped(f"Debian's archive cannot be reached for a base image ({engine.log})") from failed
+            raise Skipped(f"debootstrap cannot make a base image here ({engine.log})") from failed
         for folder in _SLIM:
             shutil.rmtree(first / folder, ignore_errors=True)
             (first / folder).mkdir(parents=True)

@@ -6,9 +6,12 @@ nothing else on the machine is changed; what a container needs of the kernel (br
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,12 +24,14 @@ from typing import Final
 
 from ihvp.settings import child_environment
 from scripts.containers.apt import compose_plugin, install_missing
-from scripts.containers.commands import CommandFailed, Skipped, answer, ended, run
+from scripts.containers.commands import CommandFailed, Skipped, answer, ended, run, say
 
 __all__ = ["ROOT", "Engine", "prepared"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _STARTS_IN_S: Final = 20.0
+# Not /tmp, which may be in memory: images take gigabytes.
+_ELSEWHERE: Final = Path("/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def prepared(root: Path = ROOT) -> Engine:
         raise Skipped(f"containers are built on Linux, this is {platform.system()}")
     if os.geteuid() != 0:
         raise Skipped("buildah and podman are run as root here, and this is not root")
-    folder = root / ".bench" / "containers"
+    folder = _folder(root)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     plain = child_environment()
     log = folder / "containers.log"
@@ -124,6 +129,25 @@ def prepared(root: Path = ROOT) -> Engine:
         (folder / "config").mkdir(exist_ok=True)
         (folder / "config" / name).write_text(text, encoding="utf-8")
     return Engine(folder, compose)
+
+
+def _folder(root: Path) -> Path:
+    """Where everything lies; of a checkout whose path the tools cannot take, a folder of root's own elsewhere.
+
+    Raises:
+        Skipped: Somebody else has that folder.
+    """
+    inside = root / ".bench" / "containers"
+    # debootstrap takes no space in a path, the options of an overlay neither comma nor colon.
+    if not re.search(r"[\s,:]", str(inside)):
+        return inside
+    elsewhere = _ELSEWHERE / f"ihvp-containers-{hashlib.sha256(str(inside).encode()).hexdigest()[:12]}"
+    elsewhere.mkdir(mode=0o700, exist_ok=True)
+    found = elsewhere.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Skipped(f"{elsewhere} is not this user's own folder; remove it")
+    say(f"containers: {root} has signs in its path that the tools cannot take; all is in {elsewhere}")
+    return elsewhere
 
 
 def _environment(folder: Path) -> dict[str, str]:

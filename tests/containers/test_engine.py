@@ -45,6 +45,26 @@ def test_without_apt_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tm
         engine.prepared(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a clone", "a,b", "a:b"])
+def test_a_path_that_the_tools_cannot_take_is_left_for_a_folder_of_ones_own(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "_ELSEWHERE", tmp_path)
+    folder = engine._folder(tmp_path / name)
+    assert folder.parent == tmp_path
+    assert not set(folder.name) & set(" ,:")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert engine._folder(tmp_path / name) == folder, "the next run finds what is cached"
+    assert engine._folder(tmp_path / "plain") == tmp_path / "plain/.bench/containers"
+
+
+def test_a_folder_that_others_may_write_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine, "_ELSEWHERE", tmp_path)
+    engine._folder(tmp_path / "a clone").chmod(0o777)
+    with pytest.raises(Skipped, match="not this user's own folder"):
+        engine._folder(tmp_path / "a clone")
+
+
 def test_a_command_that_fails_shows_what_it_said_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log"
 
