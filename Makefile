@@ -58,4 +58,5 @@ run: setup ## the service on http://127.0.0.1:8000, data in ./ihvp-data
 	@exec $(BIN)/ihvp up
 
 clean: ## remove what these commands made
+	@! mountpoint -q .bench/containers/storage/overlay 2>/dev/null || umount .bench/containers/storage/overlay
 	@rm -rf $(VENV) .bench demo ihvp-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
