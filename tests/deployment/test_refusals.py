@@ -48,7 +48,7 @@ def refused(deployment: Deployment, *words: str, api: bool = False) -> str:
     assert len(lines) == 1, said
     assert "Traceback" not in said
     running = {name for name, state in deployment.states().items() if state["State"]["Running"]}
-    assert ("api" in running) == api, running
+    assert ("api" in running) == api, f"{running} run\n{said}"
     return lines[0]
 
 
