@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.containers.commands import Skipped
-from scripts.containers.engine import prepared
+from scripts.containers.engine import Engine
 from tests.containers.compose_file import ROOT, composed
 
 pytestmark = pytest.mark.containers
 
 
-@pytest.fixture(scope="module")
-def compose() -> Path:
-    try:
-        return prepared().compose
-    except Skipped as skipped:
-        pytest.skip(str(skipped))
-
-
-def read(compose: Path, *files: str, **environment: str) -> dict[str, Any]:
+def read(engine: Engine, *files: str, **environment: str) -> dict[str, Any]:
     """What Compose makes of the file, with every profile."""
     words = [word for file in ("docker-compose.yml", *files) for word in ("-f", file)]
     done = subprocess.run(
-        [compose, "--env-file", "/dev/null", *words, "--profile", "*", "config", "--format", "json"],
+        [engine.compose, "--env-file", "/dev/null", *words, "--profile", "*", "config", "--format", "json"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -36,9 +26,9 @@ def read(compose: Path, *files: str, **environment: str) -> dict[str, Any]:
     return found
 
 
-def test_it_reads_what_these_tests_read(compose: Path) -> None:
+def test_it_reads_what_these_tests_read(engine: Engine) -> None:
     ours = composed()
-    real = read(compose)
+    real = read(engine)
     assert real["name"] == "ihvp"
     assert set(real["services"]) == set(ours["services"])
     for name, service in real["services"].items():
@@ -50,12 +40,12 @@ def test_it_reads_what_these_tests_read(compose: Path) -> None:
     assert real["services"]["worker"]["deploy"]["replicas"] == 1
 
 
-def test_the_cut_is_a_truth_value_to_it(compose: Path) -> None:
-    assert "internal" not in read(compose)["networks"]["egress"]
-    assert read(compose, IHVP_EGRESS_INTERNAL="true")["networks"]["egress"]["internal"] is True
+def test_the_cut_is_a_truth_value_to_it(engine: Engine) -> None:
+    assert "internal" not in read(engine)["networks"]["egress"]
+    assert read(engine, IHVP_EGRESS_INTERNAL="true")["networks"]["egress"]["internal"] is True
 
 
-def test_grafanas_port_goes_on_top(compose: Path) -> None:
-    grafana = read(compose, "docker/grafana-port.yml")["services"]["grafana"]
+def test_grafanas_port_goes_on_top(engine: Engine) -> None:
+    grafana = read(engine, "docker/grafana-port.yml")["services"]["grafana"]
     assert [(port["host_ip"], port["published"]) for port in grafana["ports"]] == [("127.0.0.1", "3000")]
     assert set(grafana["networks"]) == {"beside", "edge"}
