@@ -25,12 +25,14 @@ elif grep -qE 'could not select device driver|nvidia-container|nvidia\.com/gpu' 
 elif grep -qE 'No such image|pull access denied|manifest unknown' "$said"; then
     advise "an image is missing. Build ours by 'docker compose build', pull the others by 'docker compose pull --ignore-buildable'."
 fi
-# What a part said that has ended, or does not get well. One that was only made waits for another.
-docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' | sort -u |
-    while read -r service state code health; do
-        case "$state $code $health" in
-        'created '* | 'exited 0 '* | 'running '*' healthy' | 'running 0 ') continue ;;
-        esac
+# What a part said that has ended or is ill; where there is none, one that is still starting. One that was only made waits
+# for another.
+parts=$(docker compose "$@" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' | sort -u |
+    grep -vE ' (created .*|exited 0 .*|running [0-9]* (healthy)?)$')
+worse=$(echo "$parts" | grep -v ' starting$')
+echo "${worse:-$parts}" |
+    while read -r service _; do
+        test "$service" || continue
         # Some versions of Compose begin each line as if it were to be drawn anew.
         words=$(docker compose "$@" logs --no-log-prefix --no-color "$service" 2>&1 < /dev/null |
             tr -d '\033' | sed 's/^\[2K//; /^ *$/d')

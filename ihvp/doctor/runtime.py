@@ -135,6 +135,6 @@ def _without_gpu(facts: dict[str, Any]) -> str:
             if of_cpu
             else "on the host: nvidia-smi, and install the driver and NVIDIA's Container Toolkit"
         )
-    else:
-        mend = CUDA_BUILD if of_cpu else "nvidia-smi, and install the driver"
+        return f"{mend}; or neither the profile gpu nor IHVP_DEVICE=cuda in .env, to solve without one"
+    mend = CUDA_BUILD if of_cpu else "nvidia-smi, and install the driver"
     return f"{mend}; or {setting('IHVP_DEVICE', 'cpu')}"

@@ -9,7 +9,9 @@ from uuid import uuid4
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from ihvp import __version__
 from ihvp.doctor.finding import Finding
 from ihvp.errors import SetupError
 from ihvp.jobs.calls import SCHEMA_VERSION
@@ -22,10 +24,16 @@ from ihvp.up.embedded_store import DURABLE, OLDEST, find_server, server_version
 __all__ = ["look_at_store"]
 
 TIMEOUT_S: Final = 3.0
+PATIENCE_S: Final = 20.0
+PAUSE_S: Final = 0.5
 
 
 def look_at_store(settings: Settings) -> tuple[Finding, float | None]:
-    """How the store is, and its time in seconds since 1970 where one was reached."""
+    """How the store is, and its time in seconds since 1970 where one was reached.
+
+    In our containers it is patient with one that is not reached: there the whole service waits for what it finds, and
+    the name of a container that has just been started may be unknown for a moment.
+    """
     if "redis_url" not in settings.model_fields_set:
         return _embedded(), None
     client = redis.Redis.from_url(
@@ -36,8 +44,14 @@ def look_at_store(settings: Settings) -> tuple[Finding, float | None]:
         decode_responses=True,
     )
     where = server_address(settings.redis_url)
+    again = Retrying(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_delay(PATIENCE_S if in_our_image() else 0),
+        wait=wait_fixed(PAUSE_S),
+        reraise=True,
+    )
     try:
-        return _reached(client, where, settings.namespace), _time(client)
+        return again(_reached, client, where, settings.namespace), _time(client)
     except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         refused = refusal(settings, where, error)
         return Finding.fault("store", refused.message.rstrip("."), str(refused.hint).rstrip(".")), None
@@ -51,6 +65,13 @@ def look_at_store(settings: Settings) -> tuple[Finding, float | None]:
         return Finding.fault("store", f"{where} does not answer: {error}", mend), None
     finally:
         client.close()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a store is away rather than unwilling."""
+    if isinstance(error, redis.exceptions.AuthenticationError):  # of redis' errors, one of its connection errors
+        return False
+    return isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError))
 
 
 def _embedded() -> Finding:
@@ -71,11 +92,12 @@ def _reached(client: Any, where: str, namespace: str) -> Finding:
     found = f"{where}, {facts.get('server_name', 'redis')} {said}"
     if tuple(map(int, str(facts["redis_version"]).split(".")[:2])) < OLDEST:
         return Finding.fault("store", f"{found} is too old", "use Valkey, or Redis 7.0 or newer")
-    schema = client.get(f"{{{namespace}}}:schema")
+    schema, version = client.mget(f"{{{namespace}}}:schema", f"{{{namespace}}}:version")
     if schema is not None and schema != str(SCHEMA_VERSION):
+        wrote = f"schema {schema}" if version is None else f"{version}, schema {schema}"
         return Finding.fault(
             "store",
-            f"{found} holds jobs of another version of ihvp (schema {schema}, this one reads {SCHEMA_VERSION})",
+            f"{found} holds jobs of another version of ihvp ({wrote}; this {__version__} reads {SCHEMA_VERSION})",
             f"use the version that wrote them; or {setting('IHVP_NAMESPACE', '<another>')}",
         )
     took = _write(client, namespace)

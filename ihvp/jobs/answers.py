@@ -105,15 +105,16 @@ def check_schema(answer: Any) -> None:
     Raises:
         SetupError: It is in another layout.
     """
-    if str(answer) == str(SCHEMA_VERSION):
+    schema, version = answer
+    if str(schema) == str(SCHEMA_VERSION):
         return
     try:
-        older = int(answer) < SCHEMA_VERSION
+        older = int(schema) < SCHEMA_VERSION
     except ValueError:
         older = False
     raise SetupError(
         f"The job store holds data that {'an older' if older else 'another, newer'} version of ihvp has written.",
-        given=f"layout {answer}",
+        given=f"layout {schema}" + (f", that of ihvp {version}" if version else ""),
         allowed=f"layout {SCHEMA_VERSION}, that of ihvp {__version__}",
         hint=(
             "Run the version of ihvp that wrote it until its jobs have ended, or set IHVP_NAMESPACE to begin an empty "

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from ihvp import __version__
 from ihvp.errors import IhvpError
 from ihvp.jobs import rules
 from ihvp.jobs.answers import (
@@ -335,7 +336,7 @@ class JobCalls:
 
     def ping(self) -> Call[None]:
         """``JobStore.ping``."""
-        return Call("ping", (), check_schema)
+        return Call("ping", (__version__,), check_schema)
 
 
 def _op() -> str:

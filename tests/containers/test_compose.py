@@ -19,7 +19,7 @@ from tests.containers.env_example import FIXED, SECRET, setting_lines
 
 COMPOSE = composed()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONCE = {"prepare", "doctor", "prepare-observability", "prepare-s3"}
+ONCE = {"prepare", "doctor", "doctor-gpu", "prepare-observability", "prepare-s3"}
 OURS = {name for name, service in SERVICES.items() if "ihvp" in service["image"]}
 PARTS = OURS - ONCE
 GRAFANA_PORT = (ROOT / "docker/grafana-port.yml").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def test_images_of_others_are_pinned_to_a_version_and_can_be_pinned_to_a_digest(
     for name in set(SERVICES) - OURS:
         assert re.fullmatch(r"docker\.io/[\w./-]+:v?\d+\.\d+(\.\d+)?", SERVICES[name]["image"]), name
     for line in re.findall(r"^    image: (.+)$", TEXT, re.MULTILINE):
-        assert line.startswith(("${", "*")), line
+        assert line.startswith(("${", "*", "&gpu-image ${")), line
 
 
 @each(set(SERVICES))
@@ -197,7 +197,7 @@ def test_only_the_store_has_the_stores_volume_and_no_way_leads_out_of_it() -> No
     assert SERVICES["valkey"]["networks"] == ["inside"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     inside = {name for name, service in SERVICES.items() if "inside" in service.get("networks", ())}
-    assert inside == PARTS | {"valkey", "doctor"}
+    assert inside == PARTS | {"valkey", "doctor", "doctor-gpu"}
 
 
 def test_one_variable_cuts_the_workers_off() -> None:
@@ -218,6 +218,10 @@ def test_a_gpu_is_reserved_under_the_profile_and_cpu_workers_can_be_left_out() -
         {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     ]
     assert gpu["command"] == SERVICES["worker"]["command"]
+    # Who looks for the GPU sees what the worker will.
+    assert "doctor-gpu" in gpu["depends_on"]
+    for field in ("image", "environment", "deploy", "profiles"):
+        assert SERVICES["doctor-gpu"][field] == gpu[field], field
     assert composed(IHVP_WORKER_REPLICAS="0")["services"]["worker"]["deploy"] == {"replicas": 0}
     two = composed(IHVP_WORKER_REPLICAS="2")["services"]
     assert (two["worker"]["deploy"]["replicas"], two["worker"]["environment"]["IHVP_WORKERS"]) == (2, 2)
@@ -248,7 +252,7 @@ def test_every_setting_of_the_env_file_reaches_every_part(name: str) -> None:
     # What the file sets itself would win over .env.
     written = {variable for variable in service["environment"] if variable in settings} - FIXED
     given = composed(**dict.fromkeys(written, "7"))["services"][name]["environment"]
-    own = {"IHVP_DEVICE"} if name == "worker-gpu" else set()
+    own = {"IHVP_DEVICE"} if name.endswith("-gpu") else set()
     assert {variable for variable in written if str(given[variable]) != "7"} == own
 
 

@@ -94,6 +94,13 @@ def test_a_part_that_does_not_get_well_is_asked_for_its_log(state: str, tmp_path
     assert "logs --no-log-prefix --no-color webhooks" in (tmp_path / "asked").read_text()
 
 
+def test_a_part_that_is_still_starting_is_not_blamed_for_one_that_has_ended(tmp_path: Path) -> None:
+    parts = [*UP, "doctor-gpu exited 2 ", "worker running 0 starting"]
+    done = up(tmp_path, 'service "doctor-gpu" didn\'t complete\n', 1, parts, logs=" device fault no GPU here \n")
+    assert done.stderr == "up: device fault no GPU here\n"
+    assert (tmp_path / "asked").read_text().count(" logs ") == 1
+
+
 def test_of_the_doctors_table_the_faults_are_shown(tmp_path: Path) -> None:
     fault = "store fault valkey:6379/0 holds jobs of another version of ihvp install the version"
     row = " store    fault    valkey:6379/0 holds jobs of another version of ihvp   install the version   "

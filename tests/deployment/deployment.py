@@ -23,6 +23,8 @@ __all__ = ["SERVICES", "Deployment", "free_port"]
 SERVICES: Final = ("valkey", "api", "worker", "reconciler", "webhooks")
 """Those of the default profile that go on running."""
 STARTS_IN_S: Final = 240.0
+NAMES: Final = Path("/run/containers/networks/aardvark-dns")
+"""What podman's name server knows: a file for each network, for the whole machine."""
 
 
 def free_port() -> int:
@@ -134,6 +136,10 @@ class Deployment:
         """Removes the containers; with ``--volumes`` what they kept as well."""
         done = self.compose("--profile", "*", "down", "--remove-orphans", "--timeout", "20", *words)
         assert done.returncode == 0, done.stderr
+        # Where a container was being restarted, podman's name server keeps its network's file, with an address that a
+        # later network of that name does not have: nothing in it would then find anything by name.
+        for stale in NAMES.glob(f"{self.project}_*"):
+            stale.unlink(missing_ok=True)
 
     def logs(self, *services: str) -> str:
         """What the services wrote."""

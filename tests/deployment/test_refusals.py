@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,8 +69,13 @@ def test_a_port_in_use(make: Make, report: Report) -> None:
 
 
 def test_no_gpu_under_the_profile_gpu(make: Make, report: Report) -> None:
-    # The image for CUDA cannot be built here; the worker's check for a GPU is the same in any image.
+    # The image for CUDA cannot be built here; the look for a GPU is the same in any image.
     deployment = make(IHVP_WORKER_GPU_IMAGE=f"ihvp-worker:{__version__}-cpu")
+    began = time.monotonic()
+    done = deployment.compose("--profile", "gpu", "up", "-d", "--wait")
+    assert done.returncode == 1, "compose by itself ends, too"
+    assert "doctor-gpu" in done.stderr
+    assert time.monotonic() - began < 120
     line = refused(deployment, "--profile", "gpu", api=True)
     assert "GPU" in line
     report.add("no GPU under the profile `gpu`", f"`{line}`")
@@ -79,10 +85,11 @@ def test_no_gpu_under_the_profile_gpu(make: Make, report: Report) -> None:
 def test_a_store_of_another_schema(make: Make, report: Report, other: int) -> None:
     deployment = make()
     deployment.up("valkey")
-    shell = "REDISCLI_AUTH=$(cat /run/secrets/ihvp_store_password) valkey-cli set '{ihvp}:schema' " + str(other)
+    keys = f"'{{ihvp}}:schema' {other} '{{ihvp}}:version' 7.8.9"
+    shell = f"REDISCLI_AUTH=$(cat /run/secrets/ihvp_store_password) valkey-cli mset {keys}"
     assert deployment.compose("exec", "-T", "valkey", "sh", "-c", shell).stdout.strip() == "OK"
     line = refused(deployment)
-    assert f"schema {other}" in line
+    assert f"7.8.9, schema {other}" in line
     report.add(f"a store whose schema is {'older' if other < SCHEMA_VERSION else 'newer'}", f"`{line}`")
 
 
@@ -98,6 +105,6 @@ def test_a_read_only_volume(make: Make, report: Report) -> None:
 def test_an_address_that_others_reach_without_a_key(make: Make, report: Report) -> None:
     deployment = make()
     deployment.set(IHVP_PUBLISH=f"0.0.0.0:{deployment.port}")
-    line = refused(deployment, api=False)
+    line = refused(deployment)
     assert "keys create" in line
     report.add("an address that others reach, and no key", f"`{line}`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from ihvp import surroundings
+from ihvp import __version__, surroundings
 from ihvp.doctor import Finding, Health, runtime
 from ihvp.doctor import machine as machine_checks
+from ihvp.doctor import store as doctor_store
 from ihvp.doctor.access import look_at_access
 from ihvp.doctor.machine import look_at_clock, look_at_disk, look_at_port
 from ihvp.doctor.runtime import look_at_device, look_at_python, look_at_torch, torch_facts
@@ -64,7 +66,7 @@ class TestTorch:
 
     def test_the_image_of_workers_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
-        says(look_at_device(settings(device="cuda"), {}), Health.Fault, "no GPU")
+        says(look_at_device(settings(device="cuda"), {}), Health.Fault, "no GPU", "neither the profile gpu")
 
     def test_one_that_cannot_be_imported(self) -> None:
         facts = torch_facts("raise ImportError('libtorch_cpu.so: file too short')")
@@ -129,7 +131,10 @@ class TestStore:
     def test_one_of_another_version_of_ihvp(self, valkey: Settings) -> None:
         redis.Redis.from_url(valkey.redis_url).set(f"{{{valkey.namespace}}}:schema", "99")
         finding, _ = look_at_store(settings(redis_url=valkey.redis_url, namespace=valkey.namespace))
-        says(finding, Health.Fault, "schema 99", "IHVP_NAMESPACE")
+        says(finding, Health.Fault, "(schema 99", "IHVP_NAMESPACE")
+        redis.Redis.from_url(valkey.redis_url).set(f"{{{valkey.namespace}}}:version", "7.8.9")
+        finding, _ = look_at_store(settings(redis_url=valkey.redis_url, namespace=valkey.namespace))
+        says(finding, Health.Fault, "(7.8.9, schema 99", f"this {__version__} reads")
 
     def test_one_that_is_away(self) -> None:
         url = f"redis://127.0.0.1:{free_port()}/0"
@@ -137,8 +142,33 @@ class TestStore:
 
     def test_in_our_container_it_is_started_with_compose(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        monkeypatch.setattr(doctor_store, "PATIENCE_S", 1.0)
         url = f"redis://127.0.0.1:{free_port()}/0"
         says(look_at_store(settings(redis_url=url))[0], Health.Fault, "docker compose up -d valkey")
+
+    def test_in_our_container_one_that_comes_late_is_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        server = EmbeddedStore(tmp_path)
+        server.start()
+        url = server.url
+        server.stop()
+        late = threading.Timer(2.0, server.start)
+        late.start()
+        try:
+            says(look_at_store(settings(redis_url=url))[0], Health.Ok, "a write takes")
+        finally:
+            late.join()
+            server.stop()
+
+    def test_in_our_container_one_that_refuses_is_not_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, valkey_server: EmbeddedStore, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(surroundings.sys, "prefix", "/opt/ihvp")
+        monkeypatch.setattr(doctor_store, "PATIENCE_S", 600.0)
+        url = f"redis://127.0.0.1:{valkey_server.port}/0"
+        says(look_at_store(settings(redis_url=url, secrets_dir=tmp_path))[0], Health.Fault, "asks for a password")
 
     def test_a_missing_password_names_the_file_to_put_it_in(
         self, valkey_server: EmbeddedStore, tmp_path: Path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from ihvp import __version__
 from ihvp.errors import SetupError, StoreUnavailable
 from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.calls import JobCalls
@@ -227,8 +228,20 @@ class TestSchema:
         key = f"{{{valkey.namespace}}}:schema"
         assert client.get(key) == "1"
         client.set(key, "2")
-        with pytest.raises(SetupError, match=r"layout 2.*layout 1.*IHVP_NAMESPACE"):
+        with pytest.raises(SetupError, match=rf"layout 2, that of ihvp {__version__}.*layout 1.*IHVP_NAMESPACE"):
             store.ping()
+
+    def test_a_store_tells_which_version_used_it_last(self, valkey: Settings) -> None:
+        store = RedisJobStore.from_settings(valkey)
+        client = redis.Redis.from_url(valkey.redis_url, decode_responses=True)
+        key = f"{{{valkey.namespace}}}:version"
+        client.set(key, "0.0.1")
+        store.ping()
+        assert client.get(key) == __version__
+        client.mset({f"{{{valkey.namespace}}}:schema": "2", key: "7.8.9"})
+        with pytest.raises(SetupError, match=r"newer version.*layout 2, that of ihvp 7\.8\.9"):
+            store.ping()
+        assert client.get(key) == "7.8.9", "it was left alone"
 
     def test_all_keys_share_the_namespaces_slot(self, valkey: Settings) -> None:
         store = RedisJobStore.from_settings(valkey)

@@ -4,6 +4,7 @@
 -- All times are microseconds since 1970 on the server's clock: whole numbers below 2^53, exact as doubles.
 --
 --   P:schema          string   version of this layout
+--   P:version         string   version of ihvp that used it last
 --   P:job:<id>        hash     one job
 --       request, method, model, tags    what was asked for; never changes (the last three serve the filters)
 --       tenant                          whose it is; absent: the default one's
