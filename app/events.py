@@ -6,16 +6,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
+
+if TYPE_CHECKING:
+    from ihvp.jobs.record import JobChange
 
 __all__ = ["EventHub", "Watch"]
 
 POLL_S: Final = 1.0
 RECHECK_S: Final = 5.0
 
-Changes = Callable[[], AsyncIterator[str]]
+Changes = Callable[[], "AsyncIterator[JobChange]"]
 
 
 class Watch:
@@ -24,10 +27,13 @@ class Watch:
     def __init__(self, hub: EventHub) -> None:
         self._hub = hub
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
 
-    def wake(self) -> None:
-        """Notes a change."""
+    def wake(self, *, ended: bool) -> None:
+        """Notes a change, and whether it was the job's last one."""
         self._changed.set()
+        if ended:
+            self._ended.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Waits until the job may have changed, or the time is over; says whether a change was announced.
@@ -35,12 +41,19 @@ class Watch:
         It returns early now and then, so that a lost announcement delays a waiter and never strands it:
         read the store again after each return.
         """
+        return await self._wait_for(self._changed, timeout_s)
+
+    async def wait_for_end(self, timeout_s: float) -> bool:
+        """The same, for those who care only whether the job has ended."""
+        return await self._wait_for(self._ended, timeout_s)
+
+    async def _wait_for(self, announcement: asyncio.Event, timeout_s: float) -> bool:
         limit = min(timeout_s, RECHECK_S if self._hub.live else POLL_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                await self._changed.wait()
-        announced = self._changed.is_set()
-        self._changed.clear()
+                await announcement.wait()
+        announced = announcement.is_set()
+        announcement.clear()
         return announced
 
 
@@ -48,7 +61,7 @@ class EventHub:
     """Fans the store's announcements out to waiters.
 
     Args:
-        changes: Opens a subscription; yields the id of each job that changed, and raises when the link drops.
+        changes: Opens a subscription; yields each job that changed, and raises when the link drops.
     """
 
     def __init__(self, changes: Changes) -> None:
@@ -73,7 +86,7 @@ class EventHub:
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:
-        """Registers a waiter. Read the store after entering, and no change can slip between."""
+        """Registers a waiter. Look after entering, or enter before the job is made, and no change can slip between."""
         watch = Watch(self)
         self._watches[job_id].add(watch)
         try:
@@ -87,10 +100,10 @@ class EventHub:
     async def _listen(self) -> None:
         while True:
             try:
-                async for job_id in self._changes():
+                async for change in self._changes():
                     self.live = True
-                    for watch in self._watches.get(job_id, ()):
-                        watch.wake()
+                    for watch in self._watches.get(change.job_id, ()):
+                        watch.wake(ended=change.ended)
             except Exception as error:
                 if self.live:
                     self._log.warning("subscription lost, waiters poll", reason=str(error))
@@ -102,4 +115,4 @@ class EventHub:
     def _wake_all(self) -> None:
         for waiting in self._watches.values():
             for watch in waiting:
-                watch.wake()
+                watch.wake(ended=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from app.etags import matches
@@ -13,11 +13,11 @@ from ihvp.jobs.record import JobEvent
 from ihvp.jobs.states import TERMINAL, JobState
 
 if TYPE_CHECKING:
-    from app.events import EventHub
+    from app.events import EventHub, Watch
     from app.job_bodies import JobBodies, Sight
     from ihvp.jobs.redis_store import AsyncRedisJobStore
 
-__all__ = ["follow", "wait_for_change", "wait_for_end"]
+__all__ = ["follow", "wait_for_change", "wait_for_end", "wait_from"]
 
 EVENTS_A_READ: Final = 200
 STORE_RETRY_S: Final = 1.0
@@ -36,34 +36,50 @@ async def wait_for_change(bodies: JobBodies, hub: EventHub, job_id: str, *, know
     Raises:
         JobNotFound: No job has this id, or no more.
     """
+    until = time.monotonic() + wait_s
+    with hub.watch(job_id) as watch:
+        first = latest = await bodies.look(job_id)
 
-    def differs(first: Sight, latest: Sight) -> bool:
-        if known is None:
-            return latest.standing.revision != first.standing.revision
-        return not matches(known, latest.etag)
+        def differs() -> bool:
+            if known is None:
+                return latest.standing.revision != first.standing.revision
+            return not matches(known, latest.etag)
 
-    return await _wait(bodies, hub, job_id, wait_s, differs)
+        while not latest.finished and not differs() and (left := until - time.monotonic()) > 0:
+            await watch.wait(left)
+            latest = await bodies.look_at_all(job_id)
+    return latest
 
 
 async def wait_for_end(bodies: JobBodies, hub: EventHub, job_id: str, *, wait_s: float) -> Sight:
     """The job once it has ended, or as it stands once the time is over.
 
     Raises:
-        JobNotFound: It was deleted meanwhile.
+        JobNotFound: No job has this id, or no more.
     """
-    return await _wait(bodies, hub, job_id, wait_s, lambda _, latest: latest.finished)
-
-
-async def _wait(
-    bodies: JobBodies, hub: EventHub, job_id: str, wait_s: float, enough: Callable[[Sight, Sight], bool]
-) -> Sight:
-    """The job once it is enough, by how it stood at first and stands now; at the latest when it has ended."""
     until = time.monotonic() + wait_s
     with hub.watch(job_id) as watch:
-        first = latest = await bodies.look(job_id)
-        while not latest.finished and not enough(first, latest) and (left := until - time.monotonic()) > 0:
-            await watch.wait(left)
-            latest = await bodies.look_at_all(job_id)
+        return await wait_from(bodies, watch, await bodies.look(job_id), wait_s=until - time.monotonic())
+
+
+async def wait_from(bodies: JobBodies, watch: Watch, seen: Sight, *, wait_s: float) -> Sight:
+    """The same for a job of which it is known how it stands.
+
+    Nobody looks at it before its end is announced: that would take the processor from those who bring it about.
+
+    Args:
+        bodies: Looks at jobs.
+        watch: Of the job, from before it was seen.
+        seen: How it stood.
+        wait_s: Longest wait.
+
+    Raises:
+        JobNotFound: It was deleted meanwhile.
+    """
+    until, latest = time.monotonic() + wait_s, seen
+    while not latest.finished and (left := until - time.monotonic()) > 0:
+        await watch.wait_for_end(left)
+        latest = await bodies.look_at_all(seen.job_id)
     return latest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -81,4 +82,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             metrics=app.state.metrics,
             numbers=HourlyNumbers(hasty),
         )
+        # What is there now stays: the collector need not look through it again and again while requests wait.
+        gc.collect()
+        gc.freeze()
         yield

@@ -6,6 +6,7 @@ that is away costs no job and no time: the message is dropped and the reconciler
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ __all__ = ["CANARY", "SOLVE_TASK", "WorkerWaker"]
 
 BROKER_TIMEOUT_S: Final = 1.0
 PAUSE_AFTER_FAILURE_S: Final = 1.0
+LEFT_ALONE_S: Final = 0.02
 # Kombu waits two seconds before it tries a connection again, unless it is told not to.
 AT_ONCE: Final = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.0, "interval_max": 0.0}
 
@@ -43,9 +45,13 @@ class WorkerWaker:
         self._away_until = 0.0
         self._log = structlog.get_logger("app.queue")
 
-    def wake(self, job_id: str) -> None:
-        """Publishes the job's id soon; returns at once and never fails."""
-        self._executor.submit(self._publish, job_id)
+    async def wake(self, job_id: str) -> None:
+        """Publishes the job's id soon and never fails; returns once it is done, but does not wait long for that.
+
+        A worker begins a millisecond earlier where this thread leaves the interpreter to the one that publishes.
+        """
+        published = self._executor.submit(self._publish, job_id)
+        await asyncio.wait({asyncio.wrap_future(published)}, timeout=LEFT_ALONE_S)
 
     def check(self) -> str:
         """``ok``, or what is wrong with the broker; blocks for at most two timeouts."""

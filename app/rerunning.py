@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 import structlog
-from ulid import ULID
 
 from app.request_id import JOB, current_request_id
 from app.stored_tensors import keep_blobs
-from app.submission import Submitted
+from app.submission import Submitted, new_job_id
 from ihvp.errors import UnknownBlob
 from ihvp.jobs.outlook import Origin
 from ihvp.tracing import current_traceparent, valid_traceparent
@@ -56,12 +55,12 @@ async def rerun_job(services: Services, job_id: str, once: Once | None, trace: s
     await anyio.to_thread.run_sync(_keep, services.blobs, request, job_id)
     await services.numbers.take(services.tenant, math.prod(request.rhs.shape))
     origin = Origin(request_id=current_request_id(), trace=current_traceparent() or valid_traceparent(trace))
-    new_id = f"job_{ULID()}"
+    new_id = new_job_id()
     job, place = await services.jobs.submit(
         new_id, request, once=once, most_queued=services.settings.max_queue, origin=origin
     )
     if job.id == new_id:
-        services.waker.wake(job.id)
+        await services.waker.wake(job.id)
         _log.info("job_rerun", job_id=job.id, rerun_of=job_id)
     JOB.set(job.id)
     return Submitted(job, place, replayed=job.id != new_id)

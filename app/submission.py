@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ihvp.jobs.store import Once
     from ihvp.models.spec import LayoutEntry, ModelSpec
 
-__all__ = ["CheckedJob", "Submitted", "check_job", "submit_job"]
+__all__ = ["CheckedJob", "Submitted", "check_job", "new_job_id", "submit_job"]
 
 _log = structlog.get_logger("app.jobs")
 
@@ -77,8 +77,13 @@ class _Found:
     num_points: int
 
 
+def new_job_id() -> str:
+    """An id that no job has."""
+    return f"job_{ULID()}"
+
+
 async def submit_job(
-    services: Services, submission: JobSubmission, once: Once | None = None, trace: str | None = None
+    services: Services, submission: JobSubmission, job_id: str, once: Once | None = None, trace: str | None = None
 ) -> Submitted:
     """Puts a job into the queue, or finds the one that the same request has made before.
 
@@ -87,6 +92,7 @@ async def submit_job(
     Args:
         services: Stores and settings.
         submission: What was sent.
+        job_id: The job's id, unless the same request has made one before.
         once: Under what it is made once, if under anything.
         trace: The ``traceparent`` that was sent with it: what the job goes on where this process makes no spans.
 
@@ -111,12 +117,11 @@ async def submit_job(
         predicted_s=await services.expected.seconds(checked.workload, checked.task),
         brings=checked.brings,
     )
-    job_id = f"job_{ULID()}"
     job, place = await services.jobs.submit(
         job_id, checked.request, once=once, most_queued=services.settings.max_queue, origin=origin
     )
     if job.id == job_id:
-        services.waker.wake(job.id)
+        await services.waker.wake(job.id)
         _log.info("job_accepted", job_id=job.id, method=checked.request.method.value)
     JOB.set(job.id)
     return Submitted(job, place, replayed=job.id != job_id)

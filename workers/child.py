@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import threading
@@ -143,6 +144,9 @@ class WorkerChild:
         rates = RateRecorder(RedisCostStore.from_settings(self._settings))
         threading.Thread(target=_import_forward_mode, name="forward-mode", daemon=True).start()
         self._tally = Tally()
+        # torch's modules stay: to look through them takes the collector longer than a small solve.
+        gc.collect()
+        gc.freeze()
         self._tracing = start_tracing(self._settings, "ihvp-worker")
         return Executor(
             self._settings,

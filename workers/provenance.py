@@ -63,8 +63,14 @@ def _versions() -> dict[str, str]:
     """Of what computes or reads; a package counts as used once it has been imported."""
     used = [*_ALWAYS, *(name for name in _WHERE_USED if name in sys.modules)]
     # torch's own word tells its build (+cpu, +cu130), its metadata may not.
-    found = {name: torch.__version__ if name == "torch" else version(name) for name in used}
+    found = {name: torch.__version__ if name == "torch" else _version(name) for name in used}
     return {"ihvp": __version__, "python": platform.python_version(), **found}
+
+
+@cache
+def _version(name: str) -> str:
+    """Of an installed package; reading its metadata takes longer than solving a small job does."""
+    return version(name)
 
 
 @cache

@@ -11,8 +11,9 @@ from app.answers import ETAG, LOCATION, SUBMITTED, documented, json_answer
 from app.deletion import delete_job
 from app.dependencies import JobId, ServicesDep, services_of
 from app.examples import JOB, JOB_PAGE, PREDICTION, SUBMISSIONS
-from app.following import wait_for_change, wait_for_end
+from app.following import wait_for_change, wait_for_end, wait_from
 from app.idempotency import once_of
+from app.job_bodies import Sight
 from app.listing import JobQuery, list_jobs
 from app.polls import job_as_seen
 from app.prediction import predict_job
@@ -20,8 +21,9 @@ from app.preferences import preferred_wait
 from app.problems import ANYWHERE, SOURCES, WITH_BODY, problems
 from app.rerunning import rerun_job
 from app.strict_json import StrictJsonRoute
-from app.submission import submit_job
+from app.submission import new_job_id, submit_job
 from ihvp import errors as e
+from ihvp.jobs.store import Standing
 from ihvp.jobs.submission import JobSubmission
 from ihvp.wire import JobPage, JobView, PredictionView
 
@@ -100,15 +102,21 @@ async def submit(
     if dry_run:
         return json_answer(await predict_job(services, submission))
     once = once_of(idempotency_key, submission, services.settings.idempotency_s)
-    made = await submit_job(services, submission, once, traceparent)
-    headers = {"Location": f"/v1/jobs/{made.job.id}"}
-    if made.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    wait = preferred_wait(prefer)
-    if wait is None:
-        return json_answer(JobView.of(made.job, made.place), 200 if made.replayed else 202, headers)
-    limit = min(wait, services.settings.max_wait_s)
-    sight = await wait_for_end(services.bodies, services.hub, made.job.id, wait_s=limit)
+    job_id = new_job_id()
+    with services.hub.watch(job_id) as watch:
+        made = await submit_job(services, submission, job_id, once, traceparent)
+        headers = {"Location": f"/v1/jobs/{made.job.id}"}
+        if made.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        wait = preferred_wait(prefer)
+        if wait is None:
+            return json_answer(JobView.of(made.job, made.place), 200 if made.replayed else 202, headers)
+        limit = min(wait, services.settings.max_wait_s)
+        if made.replayed:
+            sight = await wait_for_end(services.bodies, services.hub, made.job.id, wait_s=limit)
+        else:
+            seen = Sight(job_id, Standing(made.job.state, made.job.revision, made.place))
+            sight = await wait_from(services.bodies, watch, seen, wait_s=limit)
     sight, body = await services.bodies.render(sight)
     headers |= {"Preference-Applied": f"wait={limit:g}", "ETag": sight.etag}
     return Response(body, 200 if sight.finished or made.replayed else 202, headers, "application/json")

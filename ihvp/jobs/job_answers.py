@@ -13,6 +13,7 @@ from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Deleted, EventPage, Reclaimed, Standing
 from ihvp.jobs.submission import JobRequest
 from ihvp.keyvalue.calls import from_microseconds, hash_fields
+from ihvp.keyvalue.documents import read_document
 from ihvp.tenants import DEFAULT_TENANT
 
 __all__ = [
@@ -45,7 +46,7 @@ def job_record(job_id: str, flat: list[str]) -> JobRecord:
         started_at=moment("started"),
         finished_at=moment("finished"),
         deadline_at=moment("deadline"),
-        request=JobRequest.model_validate_json(fields["request"]),
+        request=read_document(JobRequest, fields["request"]),
         progress=document("progress", Progress),
         result=document("result", ResultSummary),
         error=document("error", JobError),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +13,10 @@ from ihvp.jobs.submission import JobRequest
 from ihvp.methods import TerminationStatus
 from ihvp.tenants import DEFAULT_TENANT
 
-__all__ = ["Certificate", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary", "named"]
+__all__ = ["Certificate", "JobChange", "JobError", "JobEvent", "JobRecord", "Progress", "ResultSummary", "named"]
+
+
+_LAST_STATES: Final = frozenset({*(state.value for state in TERMINAL), "removed"})
 
 
 class _Frozen(BaseModel):
@@ -139,3 +143,22 @@ class JobEvent(_Frozen):
     id: str
     type: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobChange:
+    """What is announced of a job that has changed.
+
+    Attributes:
+        job_id: The job.
+        ended: Whether it has ended, or was removed.
+    """
+
+    job_id: str
+    ended: bool
+
+    @classmethod
+    def read(cls, message: str) -> JobChange:
+        """The change that a message of the store's channel tells of: ``<id> <state>``."""
+        job_id, _, state = message.partition(" ")
+        return cls(job_id, state in _LAST_STATES)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from ihvp.errors import IhvpError
 from ihvp.jobs.calls import JobCalls, Seen
 from ihvp.jobs.outlook import Origin, Outlook, Place
-from ihvp.jobs.record import JobError, JobEvent, JobRecord, Progress, ResultSummary
+from ihvp.jobs.record import JobChange, JobError, JobEvent, JobRecord, Progress, ResultSummary
 from ihvp.jobs.redis_presence import AsyncRedisPresence, RedisPresence
 from ihvp.jobs.rules import event_position, kept_result, overdue_grace
 from ihvp.jobs.states import JobState
@@ -261,13 +261,14 @@ class AsyncRedisJobStore(AsyncRedisPresence):
         """Closes all connections."""
         await self._executor.close()
 
-    def changes(self) -> AsyncIterator[str]:
-        """The id of each job that changes from now on; a job may be named more than once for one change.
+    async def changes(self) -> AsyncIterator[JobChange]:
+        """Each job that changes from now on; a job may be named more than once for one change.
 
         Raises:
             StoreUnavailable: The link broke: what changed meanwhile was not heard.
         """
-        return self._executor.messages(self._calls.channel)
+        async for message in self._executor.messages(self._calls.channel):
+            yield JobChange.read(message)
 
     async def submit(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ihvp.keyvalue.calls import Call, from_microseconds, hash_fields
+from ihvp.keyvalue.documents import read_document
 from ihvp.models.rules import model_not_found, name_cursor, spec_blobs
 from ihvp.models.spec import LayoutEntry, ModelRecord, ModelSpec
 from ihvp.models.store import Registration
@@ -118,7 +119,7 @@ def _record(name: str, version: int, entry: str) -> ModelRecord:
         name=name,
         version=version,
         created_at=from_microseconds(int(created)),
-        **dict(_Body.model_validate_json(body)),
+        **dict(read_document(_Body, body)),
     )
 
 

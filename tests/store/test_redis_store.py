@@ -157,19 +157,18 @@ class TestRepeatedCalls:
 
 
 class TestChanges:
-    def test_each_change_of_any_job_is_announced(self, valkey: Settings) -> None:
-        async def follow() -> list[str]:
+    def test_each_change_of_a_job_is_announced_and_its_end_as_one(self, valkey: Settings) -> None:
+        async def follow() -> list[tuple[str, bool]]:
             store, writer = AsyncRedisJobStore.from_settings(valkey), AsyncRedisJobStore.from_settings(valkey)
-            heard: list[str] = []
+            heard: list[tuple[str, bool]] = []
 
             async def listen() -> None:
-                async for job_id in store.changes():
-                    heard.append(job_id)  # noqa: PERF401 - the stream has no end, what was heard so far counts
+                async for change in store.changes():
+                    heard.append((change.job_id, change.ended))  # noqa: PERF401 - the stream has no end, what was heard so far counts
 
             listening = asyncio.create_task(listen())
             await asyncio.sleep(0.1)
             await writer.create("job_1", job_request())
-            await writer.create("job_2", job_request())
             await writer.claim("worker", 60.0)
             await writer.report("job_1", 1, PROGRESS)
             await writer.request_cancel("job_1")
@@ -183,7 +182,8 @@ class TestChanges:
             await writer.close()
             return heard
 
-        assert asyncio.run(follow()) == ["job_1", "job_2", "job_1", "job_1", "job_1", "job_1", "job_1"]
+        # It starts, has a point of progress, is asked to stop, does, and is deleted.
+        assert asyncio.run(follow()) == [("job_1", False)] * 3 + [("job_1", True)] * 2
 
     def test_a_quiet_link_stays_open(self, valkey: Settings) -> None:
         async def follow() -> str:
@@ -193,9 +193,10 @@ class TestChanges:
             heard = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0.5)
             await store.create("job_1", job_request())
+            await store.request_cancel("job_1")
             first = await asyncio.wait_for(heard, 5)
             await store.close()
-            return first
+            return first.job_id
 
         assert asyncio.run(follow()) == "job_1"
 

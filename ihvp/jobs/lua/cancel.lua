@@ -11,7 +11,7 @@ elseif job.state == 'running' then
     redis.call('HSET', job_key(job.id), 'cancel', '1', 'revision', int(job.revision + 1))
     redis.call('ZADD', key('cancels'), int(clock()), job.id)
     -- Not a move, so no event; those who wait for the job look at it again all the same.
-    redis.call('PUBLISH', key('events'), job.id)
+    announce(job.id, job.state)
   end
 elseif job.state ~= 'cancelled' then
   return {'finished', job.state}

@@ -64,7 +64,8 @@ enqueue(job, now)
 refer(ARGV[6], 1)
 if origin.brings then hold(tenant, origin.brings[1], int(origin.brings[2])) end
 count('jobs_submitted', ARGV[3])
-announce(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
+-- Not announced: nobody waits yet for a job that was not there.
+append(id, limit, 'state', '{"state":"queued","attempt":0,"revision":1}')
 local place = places(now, ARGV[20])(id)
 if place[2] ~= '' or place[3] ~= '' then
   local function known(stamp) return stamp == '' and '-' or stamp end

@@ -19,7 +19,8 @@ elseif result ~= '' then
 elseif err ~= '' then
   changes = {'op', op, 'error', err}
 end
-for at = 11, #ARGV do announce(job.id, limit, 'progress', ARGV[at]) end
+-- The end is announced with them.
+for at = 11, #ARGV do append(job.id, limit, 'progress', ARGV[at]) end
 if ARGV[11] then
   table.insert(changes, 'progress')
   table.insert(changes, ARGV[#ARGV])

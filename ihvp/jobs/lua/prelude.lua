@@ -48,7 +48,7 @@
 --   P:leader:<role>   string   holder of a role
 --   P:led             hash     role -> when it was last taken or kept
 --   P:metrics         hash     '<family>|<label>|...' -> count; see ihvp/jobs/counts.py
---   P:events          channel  the id of each job that changed
+--   P:events          channel  '<id> <state>' of each job that changed; the state is 'removed' once it is gone
 --   P:webhooks:…               deliveries of webhooks: see ihvp/webhooks/lua/shared/outbox.lua
 --
 -- A script answers {'ok', ...} or {<what is wrong>, ...}.
@@ -131,10 +131,10 @@ local function refer(list, by)
   end
 end
 
--- Adds an event and tells everybody. Past the limit the oldest point of progress goes; a change of state never does,
--- so that whoever follows a job misses none. Returns the event's id.
+-- Adds an event. Past the limit the oldest point of progress goes; a change of state never does, so that whoever follows
+-- a job misses none. Returns the event's id.
 local OLDEST_LOOKED_AT = 64
-local function announce(id, limit, kind, data)
+local function append(id, limit, kind, data)
   local stream = key('events:' .. id)
   local event = redis.call('XADD', stream, '*', 'type', kind, 'data', data)
   if redis.call('XLEN', stream) > tonumber(limit) then
@@ -145,8 +145,12 @@ local function announce(id, limit, kind, data)
       end
     end
   end
-  redis.call('PUBLISH', key('events'), id)
   return event
+end
+
+-- Tells everybody that a job has changed, and in what state it is now.
+local function announce(id, state)
+  redis.call('PUBLISH', key('events'), id .. ' ' .. state)
 end
 
 -- Whether a job may share a block: one that a worker died on is solved alone, lest it takes others with it, and so is
@@ -257,7 +261,8 @@ local function move(job, state, now, limit, changes)
     end
   end
   local data = string.format('{"state":"%s","attempt":%.0f,"revision":%.0f}', state, job.attempt, job.revision)
-  local event = announce(id, limit, 'state', data)
+  local event = append(id, limit, 'state', data)
+  announce(id, state)
   if job.hook_events then tell_webhook(job, event, now) end
 end
 
@@ -271,7 +276,7 @@ local function remove(job)
   redis.call('ZREM', tenant_key(job.tenant, 'jobs'), job.id)
   redis.call('ZREM', tenant_key(job.tenant, 'jobs:' .. job.state), job.id)
   redis.call('DEL', job_key(job.id), key('events:' .. job.id))
-  redis.call('PUBLISH', key('events'), job.id)
+  announce(job.id, 'removed')
 end
 
 -- Whether a worker's attempt is still the job's current one.
