@@ -6,14 +6,15 @@ that is away costs no job and no time: the message is dropped and the reconciler
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ihvp.messages import CANARY, SOLVE_TASK, transport_options
+from ihvp.messages import AHEAD_S, CANARY, SOLVE_TASK, transport_options
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,7 +25,6 @@ __all__ = ["CANARY", "SOLVE_TASK", "WorkerWaker"]
 
 BROKER_TIMEOUT_S: Final = 1.0
 PAUSE_AFTER_FAILURE_S: Final = 1.0
-LEFT_ALONE_S: Final = 0.02
 # Kombu waits two seconds before it tries a connection again, unless it is told not to.
 AT_ONCE: Final = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.0, "interval_max": 0.0}
 
@@ -45,13 +45,22 @@ class WorkerWaker:
         self._away_until = 0.0
         self._log = structlog.get_logger("app.queue")
 
-    async def wake(self, job_id: str) -> None:
-        """Publishes the job's id soon and never fails; returns once it is done, but does not wait long for that.
+    def wake(self, job_id: str) -> None:
+        """Publishes the job's id soon; returns at once and never fails."""
+        self._executor.submit(self._publish, job_id)
 
-        A worker begins a millisecond earlier where this thread leaves the interpreter to the one that publishes.
+    @asynccontextmanager
+    async def waking(self, job_id: str) -> AsyncIterator[None]:
+        """Publishes the id of a job that the block puts into the store.
+
+        The message is on its way for as long as the job is, so it is sent ahead of it; where the store takes its time,
+        once more after it, for by then workers have come in vain. It does no harm where the job is not made.
         """
-        published = self._executor.submit(self._publish, job_id)
-        await asyncio.wait({asyncio.wrap_future(published)}, timeout=LEFT_ALONE_S)
+        began = time.monotonic()
+        self.wake(job_id)
+        yield
+        if time.monotonic() - began > AHEAD_S:
+            self.wake(job_id)
 
     def check(self) -> str:
         """``ok``, or what is wrong with the broker; blocks for at most two timeouts."""

@@ -63,7 +63,7 @@ class ReadinessCheck:
         if chain is not None:
             workers, link = chain.workers, self._link(chain)
             if chain.send:
-                await self._waker.wake(CANARY)
+                self._waker.wake(CANARY)
                 if chain.proof_age_s is None:
                     link = await self._first_answer(link)
         ready = store == "ok" and broker == "ok" and link == "ok"

@@ -56,11 +56,11 @@ async def rerun_job(services: Services, job_id: str, once: Once | None, trace: s
     await services.numbers.take(services.tenant, math.prod(request.rhs.shape))
     origin = Origin(request_id=current_request_id(), trace=current_traceparent() or valid_traceparent(trace))
     new_id = new_job_id()
-    job, place = await services.jobs.submit(
-        new_id, request, once=once, most_queued=services.settings.max_queue, origin=origin
-    )
+    async with services.waker.waking(new_id):
+        job, place = await services.jobs.submit(
+            new_id, request, once=once, most_queued=services.settings.max_queue, origin=origin
+        )
     if job.id == new_id:
-        await services.waker.wake(job.id)
         _log.info("job_rerun", job_id=job.id, rerun_of=job_id)
     JOB.set(job.id)
     return Submitted(job, place, replayed=job.id != new_id)

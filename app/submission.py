@@ -117,11 +117,11 @@ async def submit_job(
         predicted_s=await services.expected.seconds(checked.workload, checked.task),
         brings=checked.brings,
     )
-    job, place = await services.jobs.submit(
-        job_id, checked.request, once=once, most_queued=services.settings.max_queue, origin=origin
-    )
+    async with services.waker.waking(job_id):
+        job, place = await services.jobs.submit(
+            job_id, checked.request, once=once, most_queued=services.settings.max_queue, origin=origin
+        )
     if job.id == job_id:
-        await services.waker.wake(job.id)
         _log.info("job_accepted", job_id=job.id, method=checked.request.method.value)
     JOB.set(job.id)
     return Submitted(job, place, replayed=job.id != job_id)

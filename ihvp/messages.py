@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["CANARY", "SOLVE_TASK", "transport_options"]
+__all__ = ["AHEAD_S", "CANARY", "SOLVE_TASK", "transport_options"]
 
 SOLVE_TASK: Final = "ihvp.solve"
 CANARY: Final = "canary"
 """In the place of a job id: a message that is sent to see whether it is taken. It is treated like any other."""
+
+AHEAD_S: Final = 0.01
+"""So long before its job is in the store may a message be sent; a worker that is there first waits five times that."""
 
 # Far above the longest solve: the broker hands an unacknowledged message out again after this time.
 # The job store, not the broker, notices a dead worker.

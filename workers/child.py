@@ -6,17 +6,19 @@ import gc
 import importlib
 import os
 import threading
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from ihvp.blobs.filesystem import FilesystemBlobStore
 from ihvp.costs.redis_store import RedisCostStore
-from ihvp.errors import IhvpError, StoreUnavailable
+from ihvp.errors import IhvpError, JobNotFound, StoreUnavailable
 from ihvp.factors.redis_index import RedisFactorIndex
 from ihvp.jobs.redis_store import RedisJobStore
 from ihvp.jobs.states import JobState
+from ihvp.messages import AHEAD_S, CANARY
 from ihvp.settings import Settings, let_waiting_threads_sleep
 from ihvp.starting.alive import Pulse
 from ihvp.tracing import Tracing, start_tracing
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["WorkerChild"]
 
 _log = structlog.get_logger(__name__)
+
+_PATIENCE_S: Final = 5 * AHEAD_S
+_PAUSE_S: Final = 0.001
 
 
 class WorkerChild:
@@ -89,12 +94,16 @@ class WorkerChild:
         self._turns.open()
         self._liveness.start()
 
-    def run_next(self) -> None:
-        """Executes the best waiting job, with those that can be solved along, if there is one."""
-        with self._turns:
-            self._run_next()
+    def run_next(self, sent_for: str) -> None:
+        """Executes the best waiting job, with those that can be solved along, if there is one.
 
-    def _run_next(self) -> None:
+        Args:
+            sent_for: The job that the message was sent for, which may be ahead of it.
+        """
+        with self._turns:
+            self._run_next(sent_for)
+
+    def _run_next(self, sent_for: str) -> None:
         if self._executor is None:
             # Celery logs an exception of start() and lets the child take tasks all the same.
             self.start()
@@ -102,6 +111,10 @@ class WorkerChild:
             return
         try:
             released = self._executor.run_next()
+            give_up = time.monotonic() + _PATIENCE_S
+            while not self._executor.found_one and time.monotonic() < give_up and self._may_come(sent_for):
+                time.sleep(_PAUSE_S)
+                released = self._executor.run_next()
         except StoreUnavailable as error:
             # The job stays queued; the reconciler wakes a worker for it once the store is back.
             _log.warning("claim_failed", error=str(error))
@@ -110,6 +123,15 @@ class WorkerChild:
             self._publish(job_id)
         if self._executor.told_webhooks:
             self._announce_deliveries()
+
+    def _may_come(self, job_id: str) -> bool:
+        """Whether a job is still to be taken: not there yet, or there by now."""
+        if job_id == CANARY or self._shutting_down():
+            return False
+        try:
+            return self._store.standing(job_id).state is JobState.Queued
+        except JobNotFound:
+            return True
 
     def close(self) -> None:
         """Signs off."""

@@ -80,6 +80,8 @@ class Executor:
         self.tally = tally or Tally()
         self.told_webhooks = False
         """Whether jobs of the last block have webhooks, which now may have deliveries to be sent."""
+        self.found_one = False
+        """Whether there was a job the last time."""
         self._resources = Resources(
             settings, store, blobs, models, factors, Loading(settings, loads), rates, self.tally
         )
@@ -96,6 +98,7 @@ class Executor:
         claimed_at, sent = time.monotonic(), time.time_ns()
         most_numbers = self._settings.memory_budget // _BYTES_A_NUMBER
         jobs = self._store.claim_block(self._owner, self._settings.lease_s, self._settings.coalesce_rhs, most_numbers)
+        self.found_one = bool(jobs)
         self.told_webhooks = any(job.request.webhook is not None for job in jobs)
         if not jobs:
             return []

@@ -74,10 +74,9 @@ class Worker:
 
     def _solve(self, job_id: str) -> None:
         """The task. Its job id is a hint that work waits; which job is taken is the store's to say."""
-        del job_id
         if self._child is None:
             raise RuntimeError("the task runs only in a prefork pool's child: start with --pool prefork")
-        self._child.run_next()
+        self._child.run_next(job_id)
 
     def _set_up_logging(self, **_: Any) -> None:
         configure_logs(self._settings.log_level)

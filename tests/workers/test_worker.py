@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from ihvp.jobs.record import JobRecord
 from ihvp.jobs.states import JobState
 from ihvp.jobs.submission import GradientOf, JobRequest, ResolvedRhs
+from ihvp.messages import AHEAD_S
 from ihvp.methods import TerminationStatus
 from ihvp.settings import Settings
 from ihvp.up.embedded_store import EmbeddedStore
+from tests.store.samples import new_id
 from tests.waiting import eventually
 from tests.workers.problems import Example, job_request, put_tensors, softmax_regression
 from tests.workers.running import RunningWorker, Service
@@ -122,6 +124,27 @@ def test_jobs_are_solved_and_torch_stays_out_of_the_parent(
     events = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
     claims = [e for e in events if e["event"] == "job_claimed"]
     assert [(e["job_id"], e["attempt"]) for e in claims] == [(job_id, 1) for job_id in ids]
+
+
+def test_a_message_may_be_ahead_of_its_job(worked: tuple[Service, RunningWorker], digits: Example) -> None:
+    service, _ = worked
+    service.finished(service.submit(quick(service, digits)))  # the worker is up, and the model warm
+    for pause in (0.0, 0.005, AHEAD_S):
+        job_id = new_id()
+        service.wake(job_id)
+        time.sleep(pause)
+        service.store.create(job_id, quick(service, digits))
+        # Nobody sends another message: a worker that had given up would leave the job where it is.
+        assert_certified(service.finished(job_id))
+
+
+def test_messages_whose_jobs_never_come_hold_nothing_up(
+    worked: tuple[Service, RunningWorker], digits: Example
+) -> None:
+    service, _ = worked
+    for _ in range(20):
+        service.wake(new_id())
+    assert_certified(service.finished(service.submit(quick(service, digits)), timeout_s=10.0))
 
 
 def test_a_killed_child_costs_seconds_and_no_job(
