@@ -30,6 +30,8 @@ MODEL: Final = "load"
 FEATURES: Final = 8
 START_S: Final = 60.0
 FLOOR_DATABASE: Final = 9
+WORKER: Final = "benchmarks.load.floor_worker"
+BARE: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "warning")
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -52,6 +54,7 @@ class LoadedService:
         began = time.perf_counter()
         self._running = RunningService(data_dir, orphan_grace_s="86400")
         self._floor: subprocess.Popen[bytes] | None = None
+        self._floor_worker: subprocess.Popen[bytes] | None = None
         try:
             self.url = self._running.wait_until_ready()
             self.ready_s = time.perf_counter() - began
@@ -108,8 +111,9 @@ class LoadedService:
 
     def stop(self) -> None:
         """Stops the service and the floor."""
-        if self._floor is not None:
-            stop_group(self._floor, 2.0)
+        for process in (self._floor, self._floor_worker):
+            if process is not None:
+                stop_group(process, 2.0)
         self._running.stop()
 
     def __enter__(self) -> Self:
@@ -135,6 +139,12 @@ class LoadedService:
         )
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/key")
+        self._floor_worker = start_child(
+            [sys.executable, "-m", "celery", "--quiet", "-b", database, "-A", WORKER, "worker", *BARE],
+            environment=child_environment(),
+            cwd=ROOT,
+        )
+        httpx.post(f"{url}/task", timeout=START_S).raise_for_status()
         return url
 
     def _warm_up(self) -> None:

@@ -33,6 +33,8 @@ def test_a_missed_bar_is_said(found: dict[str, Any], tmp_path: Path) -> None:
     assert "| polls beside the floor | 0.65 | ≥ 0.7 | missed |" in text
     assert text.count("missed") == 1
     assert "| list ?tag= | 8.0 ms | 9.0 ms |" in text
+    told = found["overhead"]["ways"]["submit with Prefer: wait"]["beside_the_solve_ms"]
+    assert f"| submit with Prefer: wait | {told['p50']:.1f} ms | {told['p50'] / 4:.2f} |" in text
     assert (tmp_path / "load.png").stat().st_size > 10_000
 
 
@@ -53,7 +55,8 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert all(told["rate"] > 0 for told in found["rates"]["served"].values())
     assert {rung["held"] >= rung["wanted"] for rung in found["streams"]} == {True}
     assert found["api"]["torch_loaded"] is False
-    for told in found["overhead"].values():
+    assert found["overhead"]["floor_ms"]["p50"] > 0
+    for told in found["overhead"]["ways"].values():
         assert 0 < told["beside_the_solve_ms"]["p50"] < told["in_all_ms"]["p50"]
     (size,) = found["sizes"]
     assert size["kept"] == 50
