@@ -28,6 +28,8 @@ __all__ = ["at_size", "held_streams", "overhead", "process_figures", "rates"]
 
 MIB: Final = 1024 * 1024
 PAUSE_S: Final = 0.2
+STREAMS_A_SECOND: Final = 100
+"""Those that are opened more slowly than this count as refused."""
 
 
 def rates(service: LoadedService, seconds: float, repeats: int) -> dict[str, Any]:
@@ -147,10 +149,10 @@ def held_streams(service: LoadedService, ladder: Sequence[int], seconds: float) 
         waiting = httpx.post(f"{service.url}/v1/jobs", json=service.submission(0.0625)).raise_for_status().json()["id"]
         events = f"{service.url}/v1/jobs/{waiting}/events"
         for wanted in ladder:
-            command = [wrk, "-t1", f"-c{wanted}", "-d60s", "--timeout", "60s", events]
+            command = [wrk, "-t1", f"-c{wanted}", "-d180s", "--timeout", "180s", events]
             holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             try:
-                held = _settled(api, wanted, seconds)
+                held = _settled(api, wanted, max(seconds, wanted / STREAMS_A_SECOND))
                 polls = [_timed(f"{service.url}/v1/jobs/{job_id}") for _ in range(30)]
                 rungs.append(
                     {
