@@ -139,11 +139,14 @@ class LoadedService:
         )
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/key")
-        self._floor_worker = start_child(
-            [sys.executable, "-m", "celery", "--quiet", "-b", database, "-A", WORKER, "worker", *BARE],
-            environment=child_environment(),
-            cwd=ROOT,
-        )
+        with (self.data_dir / "floor-worker.log").open("wb") as log:
+            self._floor_worker = start_child(
+                [sys.executable, "-m", "celery", "--quiet", "-b", database, "-A", WORKER, "worker", *BARE],
+                environment=child_environment(),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
         httpx.post(f"{url}/task", timeout=START_S).raise_for_status()
         return url
 
