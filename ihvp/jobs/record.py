@@ -151,7 +151,7 @@ class JobChange:
 
     Attributes:
         job_id: The job.
-        ended: Whether it has ended, or was removed.
+        ended: Whether it has ended, or was removed, or may have: a worker of the version before says no state.
     """
 
     job_id: str
@@ -161,4 +161,4 @@ class JobChange:
     def read(cls, message: str) -> JobChange:
         """The change that a message of the store's channel tells of: ``<id> <state>``."""
         job_id, _, state = message.partition(" ")
-        return cls(job_id, state in _LAST_STATES)
+        return cls(job_id, not state or state in _LAST_STATES)

@@ -15,7 +15,7 @@ from ihvp import __version__
 from ihvp.errors import SetupError, StoreUnavailable
 from ihvp.holdings.redis_store import RedisHoldings
 from ihvp.jobs.calls import JobCalls
-from ihvp.jobs.record import JobRecord
+from ihvp.jobs.record import JobChange, JobRecord
 from ihvp.jobs.redis_store import AsyncRedisJobStore, RedisJobStore
 from ihvp.jobs.states import JobState
 from ihvp.jobs.store import Finish, JobFilter
@@ -184,6 +184,9 @@ class TestChanges:
 
         # It starts, has a point of progress, is asked to stop, does, and is deleted.
         assert asyncio.run(follow()) == [("job_1", False)] * 3 + [("job_1", True)] * 2
+
+    def test_one_that_says_no_state_may_be_the_last(self) -> None:
+        assert JobChange.read("job_1") == JobChange("job_1", ended=True)
 
     def test_a_quiet_link_stays_open(self, valkey: Settings) -> None:
         async def follow() -> str:
