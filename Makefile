@@ -57,11 +57,9 @@ bench: setup ## solvers against their peers, side by side (benchmarks/results.md
 run: setup ## the service on http://127.0.0.1:8000, data in ./ihvp-data
 	@exec $(BIN)/ihvp up
 
-# Images of a checkout whose path the tools cannot take lie elsewhere: scripts/containers/engine.py.
+# Images of a checkout whose path the tools cannot take lie behind a link: scripts/containers/engine.py.
 clean: ## remove what these commands made
-	@elsewhere="/var/tmp/ihvp-containers-$$(printf %s "$$(pwd -P)/.bench/containers" | sha256sum 2>/dev/null | cut -c1-12 || true)"; \
-	for place in .bench/containers "$$elsewhere"; do \
-		! mountpoint -q "$$place/storage/overlay" 2>/dev/null || umount "$$place/storage/overlay"; \
-	done; \
-	if [ "$$elsewhere" != /var/tmp/ihvp-containers- ]; then rm -rf "$$elsewhere"; fi
+	@place="$$(readlink -f .bench/containers 2>/dev/null || true)"; \
+	! mountpoint -q "$$place/storage/overlay" 2>/dev/null || umount "$$place/storage/overlay"; \
+	rm -rf "$$place"
 	@rm -rf $(VENV) .bench demo ihvp-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

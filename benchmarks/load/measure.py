@@ -105,21 +105,26 @@ def overhead(service: LoadedService, samples: int) -> dict[str, Any]:
     slower for a minute is so for all of them.
     """
     ways = {"submit, then poll with ?wait=": False, "submit with Prefer: wait": True}
-    beside: dict[str, list[float]] = {name: [] for name in ways}
-    whole: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     floor: list[float] = []
-    with httpx.Client(base_url=service.url, timeout=30.0) as http, httpx.Client(timeout=30.0) as bare:
+    with (
+        httpx.Client(base_url=service.url, timeout=30.0) as http,
+        httpx.Client(timeout=30.0) as bare,
+        service.floor_worker(),
+    ):
         for number in range(samples):
             began = time.perf_counter()
             bare.post(f"{service.floor_url}/task", json=service.submission(number)).raise_for_status()
             floor.append(1000 * (time.perf_counter() - began))
             for name, hold in ways.items():
-                took, solve = _solved(http, service.submission(number + (0.25 if hold else 0.75)), hold)
-                whole[name].append(1000 * took)
-                beside[name].append(1000 * (took - solve))
+                taken[name].append(_solved(http, service.submission(number + (0.25 if hold else 0.75)), hold))
     found = {
-        name: {"samples": samples, "beside_the_solve_ms": _spread(beside[name]), "in_all_ms": _spread(whole[name])}
-        for name in ways
+        name: {
+            "samples": samples,
+            "beside_the_solve_ms": _spread([1000 * (took - solve) for took, solve in times]),
+            "in_all_ms": _spread([1000 * took for took, _ in times]),
+        }
+        for name, times in taken.items()
     }
     return {"ways": found, "floor_ms": _spread(floor)}
 

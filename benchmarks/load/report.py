@@ -101,11 +101,11 @@ def _overhead(overheads: Found) -> str:
     floor = overheads["floor_ms"]
     for name, told in overheads["ways"].items():
         spread, whole = told["beside_the_solve_ms"], told["in_all_ms"]
-        half, high, most = (f"{spread[each]:.1f} ms" for each in ("p50", "p99", "most"))
+        half, high, most = _times(spread)
         lines.append(
             f"| {name} | {half} | {spread['p50'] / floor['p50']:.2f} | {high} | {most} | {whole['p50']:.1f} ms |"
         )
-    half, high, most = (f"{floor[each]:.1f} ms" for each in ("p50", "p99", "most"))
+    half, high, most = _times(floor)
     lines.append(f"| floor: a message through Celery and back | {half} | | {high} | {most} | |")
     samples = next(iter(overheads["ways"].values()))["samples"]
     text = (
@@ -114,6 +114,10 @@ def _overhead(overheads: Found) -> str:
         "waits for the answer, which the worker writes at once. It checks, claims and solves nothing.\n"
     )
     return "\n".join([*lines, text])
+
+
+def _times(spread: Mapping[str, float]) -> list[str]:
+    return [f"{spread[each]:.1f} ms" for each in ("p50", "p99", "most")]
 
 
 def _streams(rungs: Sequence[Found]) -> str:

@@ -54,7 +54,6 @@ class LoadedService:
         began = time.perf_counter()
         self._running = RunningService(data_dir, orphan_grace_s="86400")
         self._floor: subprocess.Popen[bytes] | None = None
-        self._floor_worker: subprocess.Popen[bytes] | None = None
         try:
             self.url = self._running.wait_until_ready()
             self.ready_s = time.perf_counter() - began
@@ -88,6 +87,27 @@ class LoadedService:
         return psutil.Process(self._floor.pid)
 
     @contextmanager
+    def floor_worker(self) -> Iterator[None]:
+        """Runs the bare Celery worker that the floor sends its messages to."""
+        with (self.data_dir / "floor-worker.log").open("wb") as log:
+            worker = start_child(
+                [sys.executable, "-m", "celery", "--quiet", "-b", self._floor_database, "-A", WORKER, "worker", *BARE],
+                environment=child_environment(),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            httpx.post(f"{self.floor_url}/task", timeout=START_S).raise_for_status()
+            yield
+        finally:
+            stop_group(worker, 2.0)
+
+    @property
+    def _floor_database(self) -> str:
+        return re.sub(r"/\d+$", f"/{FLOOR_DATABASE}", self.store_url)
+
+    @contextmanager
     def resting_worker(self) -> Iterator[None]:
         """Holds the worker still, so that what is measured is the acceptance of jobs alone; well below its lease."""
         parent = self.part("workers.celery_app")
@@ -111,9 +131,8 @@ class LoadedService:
 
     def stop(self) -> None:
         """Stops the service and the floor."""
-        for process in (self._floor, self._floor_worker):
-            if process is not None:
-                stop_group(process, 2.0)
+        if self._floor is not None:
+            stop_group(self._floor, 2.0)
         self._running.stop()
 
     def __enter__(self) -> Self:
@@ -131,23 +150,13 @@ class LoadedService:
 
     def _start_floor(self) -> str:
         port = free_port()
-        database = re.sub(r"/\d+$", f"/{FLOOR_DATABASE}", self.store_url)
         self._floor = start_child(
-            [sys.executable, "-m", "benchmarks.load.floor", database, str(port)],
+            [sys.executable, "-m", "benchmarks.load.floor", self._floor_database, str(port)],
             environment=child_environment(),
             cwd=ROOT,
         )
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/key")
-        with (self.data_dir / "floor-worker.log").open("wb") as log:
-            self._floor_worker = start_child(
-                [sys.executable, "-m", "celery", "--quiet", "-b", database, "-A", WORKER, "worker", *BARE],
-                environment=child_environment(),
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
-        httpx.post(f"{url}/task", timeout=START_S).raise_for_status()
         return url
 
     def _warm_up(self) -> None:

@@ -134,6 +134,8 @@ def prepared(root: Path = ROOT) -> Engine:
 def _folder(root: Path) -> Path:
     """Where everything lies; of a checkout whose path the tools cannot take, a folder of root's own elsewhere.
 
+    A link in the checkout leads there, for ``make clean``.
+
     Raises:
         Skipped: Somebody else has that folder.
     """
@@ -146,6 +148,9 @@ def _folder(root: Path) -> Path:
     found = elsewhere.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise Skipped(f"{elsewhere} is not this user's own folder; remove it")
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    if not inside.is_symlink():
+        inside.symlink_to(elsewhere)
     say(f"containers: {root} has signs in its path that the tools cannot take; all is in {elsewhere}")
     return elsewhere
 

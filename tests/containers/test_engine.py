@@ -55,6 +55,7 @@ def test_a_path_that_the_tools_cannot_take_is_left_for_a_folder_of_ones_own(
     assert not set(folder.name) & set(" ,:")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert engine._folder(tmp_path / name) == folder, "the next run finds what is cached"
+    assert (tmp_path / name / ".bench/containers").resolve() == folder, "make clean finds it"
     assert engine._folder(tmp_path / "plain") == tmp_path / "plain/.bench/containers"
 
 

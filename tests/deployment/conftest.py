@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,19 @@ def report(request: pytest.FixtureRequest) -> Report:
     return request.config.stash[REPORT]
 
 
+@contextmanager
+def _skipped_where_impossible() -> Iterator[None]:
+    try:
+        yield
+    except Skipped as skipped:
+        pytest.skip(str(skipped))
+
+
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     """buildah and podman of this checkout's own."""
-    try:
+    with _skipped_where_impossible():
         return prepared()
-    except Skipped as skipped:
-        pytest.skip(str(skipped))
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +71,9 @@ def docker(engine: Engine) -> Iterator[Mapping[str, str]]:
 @pytest.fixture(scope="session")
 def images(engine: Engine, report: Report) -> list[BuiltImage]:
     """Those of the default profile, built from this tree."""
-    try:
+    with _skipped_where_impossible():
         report.base = ", ".join(f"{name} ({origin})" for name, origin in base_images(engine).items())
         built = build_images(engine)
-    except Skipped as skipped:
-        pytest.skip(str(skipped))
     for each in built:
         took = f"built in {each.seconds:.0f} s"
         report.add(f"image `{each.image.name}`", f"{each.megabytes:.0f} MB of {each.image.most_mb}, {took}")

@@ -158,13 +158,13 @@ class TestRepeatedCalls:
 
 class TestChanges:
     def test_each_change_of_a_job_is_announced_and_its_end_as_one(self, valkey: Settings) -> None:
-        async def follow() -> list[tuple[str, bool]]:
+        async def follow() -> list[JobChange]:
             store, writer = AsyncRedisJobStore.from_settings(valkey), AsyncRedisJobStore.from_settings(valkey)
-            heard: list[tuple[str, bool]] = []
+            heard: list[JobChange] = []
 
             async def listen() -> None:
                 async for change in store.changes():
-                    heard.append((change.job_id, change.ended))  # noqa: PERF401 - the stream has no end, what was heard so far counts
+                    heard.append(change)  # noqa: PERF401 - the stream has no end, what was heard so far counts
 
             listening = asyncio.create_task(listen())
             await asyncio.sleep(0.1)
@@ -183,7 +183,8 @@ class TestChanges:
             return heard
 
         # It starts, has a point of progress, is asked to stop, does, and is deleted.
-        assert asyncio.run(follow()) == [("job_1", False)] * 3 + [("job_1", True)] * 2
+        going, over = JobChange("job_1", ended=False), JobChange("job_1", ended=True)
+        assert asyncio.run(follow()) == [going] * 3 + [over] * 2
 
     def test_one_that_says_no_state_may_be_the_last(self) -> None:
         assert JobChange.read("job_1") == JobChange("job_1", ended=True)
